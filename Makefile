@@ -23,7 +23,7 @@ check: $(VENV) ## format, lint, types, imports
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 format: $(VENV) ## put the code into shape
 	.venv/bin/ruff check --fix-only .
