@@ -1,0 +1,150 @@
+"""What a body asks for.
+
+A command is performed once its feed is committed, and never in replay before the journal's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from perdure.core.retry import Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One step, ready to run: the function with its arguments, and the rules for running it.
+
+    `run` returns the value or an awaitable of it; when `threaded`, it is called on a thread and returns the value.
+    `encode` turns the value into what is recorded. `reconcile` asks whether it has happened: a value, or None.
+    """
+
+    run: Callable[[], Any]
+    encode: Callable[[Any], bytes]
+    retry: Retry
+    useless: tuple[type[Exception], ...] = ()
+    timeout: float | None = None
+    threaded: bool = False
+    at_most_once: bool = False
+    retries_unknown: bool = False
+    """At most once, but `retry=` was given: its `only_on` proves that a failed attempt did not happen."""
+    reconcile: Callable[[], Awaitable[Any]] | None = None
+    context: Context | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    key: str
+    name: str
+    digest: str
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    key: str
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropTimer:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Start a job. Its row and `ChildStarted` are one transaction; `detached`: nobody waits for its end."""
+
+    key: str
+    name: str
+    digest: str
+    function: str
+    arguments: bytes
+    call_key: str | None
+    after: float | None
+    detached: bool
+    options: Any
+    """The job's call options, opaque to the core."""
+
+
+@dataclass(frozen=True, slots=True)
+class UseStore:
+    """Read or write a store. The write and its `StoreReturned` are one transaction."""
+
+    key: str
+    name: str
+    digest: str
+    store: str
+    operation: Any
+    """One of `engine.StoreOperation`, opaque to the core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """The body no longer waits for `key`: a step is cancelled, a child asked to cancel."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Rides in the commit of its feed as `Marked`."""
+
+    key: str
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatus:
+    text: str
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportProgress:
+    progress: float
+    total: float | None
+    message: str | None
+
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class SendLog:
+    level: Level
+    data: bytes
+    logger: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyChange:
+    """Tell clients that a list changed, or that the resource at `uri` did."""
+
+    what: Literal["tools", "prompts", "resources", "resource"]
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EndCancelled:
+    """The body ended by the cancellation that was asked for."""
+
+
+Tell = SetStatus | ReportProgress | SendLog | NotifyChange
+"""What a body says without waiting for an answer."""
+
+Finish = Complete | Fail | EndCancelled
+
+Command = RunStep | SetTimer | DropTimer | StartChild | UseStore | Abandon | Mark | Tell | Finish

@@ -1,0 +1,104 @@
+"""What user code rests on: the operations that whoever runs a body gives to it, and the frame of a running step.
+
+`DurableContext`, `Step`, `Job`, `Store` and `Calls` ask here, so a dictionary can stand in for an engine in a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol, TypeVar
+
+from perdure.core.commands import Tell, Work
+from perdure.engine import Principal, StoreOperation
+
+T = TypeVar("T")
+
+
+class Effects(Protocol):
+    """What a running body can ask for. Every awaitable is durable: answered from the journal in replay."""
+
+    @property
+    def call_id(self) -> str: ...
+    @property
+    def random(self) -> Random: ...
+    @property
+    def replaying(self) -> bool:
+        """Recorded events follow the one that is being fed: what is said now was said before."""
+        ...
+
+    def now(self) -> float:
+        """POSIX seconds of the last event."""
+        ...
+
+    def step(self, name: str, digest: str, work: Work, decode: Callable[[bytes], T]) -> Awaitable[T]: ...
+
+    def child(self, ask: ChildAsk, decode: Callable[[bytes], T]) -> Awaitable[T]:
+        """Start a job and wait for its end; giving up waiting asks it to cancel."""
+        ...
+
+    def detach(self, ask: ChildAsk) -> Awaitable[str]:
+        """Start a job that nobody waits for; its call id."""
+        ...
+
+    def join(self, call_id: str, decode: Callable[[bytes], T]) -> Awaitable[T]:
+        """Wait for the end of a call that is not this body's own."""
+        ...
+
+    def store(self, store: str, operation: StoreOperation) -> Awaitable[bytes]:
+        """The reply, as `StoreReply` reads it."""
+        ...
+
+    def receive(self, name: str, decode: Callable[[bytes], T]) -> Awaitable[T]: ...
+    def patched(self, change: str) -> bool: ...
+    def tell(self, what: Tell) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChildAsk:
+    name: str
+    digest: str
+    function: str
+    arguments: bytes
+    call_key: str | None = None
+    after: float | None = None
+    options: Any = None
+
+
+def current_effects() -> Effects | None:
+    """The body that is running in this thread, if one is."""
+    # The public get_running_loop raises where there is none, which costs more than the answer.
+    return getattr(asyncio._get_running_loop(), "effects", None)
+
+
+class Host(Protocol):
+    """The server that a step belongs to: what `current_step` shows beyond the step itself."""
+
+    @property
+    def state(self) -> Any:
+        """What the server's lifespan yielded."""
+        ...
+
+    def calls_of(self, caller: str | None) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The step or whole-step tool that runs here; `call_id` is None in an ordinary tool."""
+
+    host: Host
+    caller: str | None
+    principal: Principal | None
+    call_id: str | None = None
+    name: str = ""
+    attempt: int = 1
+    idempotency_key: str = ""
+    in_body: bool = False
+    """A step of a body; a whole-step tool otherwise."""
+    report: Callable[[float, float | None, str | None], None] | None = None
+
+
+running_frame: ContextVar[Frame | None] = ContextVar("perdure_frame", default=None)

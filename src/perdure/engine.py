@@ -1,0 +1,404 @@
+"""The seam between perdure and what runs calls durably: the `Engine` protocol and its records.
+
+An engine knows functions by name, arguments and outcomes as payloads, and callers as strings; it knows no MCP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from perdure.core.call import ENDED, Status
+from perdure.core.commands import NotifyChange, SendLog, Work
+from perdure.core.events import Event
+
+if TYPE_CHECKING:
+    from perdure.effects import Effects, Host
+
+KEPT = timedelta(days=7)
+ADOPTABLE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The authenticated identity behind a request (RFC 7662's `sub`, `iss`, `client_id`, `scope`)."""
+
+    subject: str
+    issuer: str | None = None
+    client_id: str | None = None
+    scopes: frozenset[str] = frozenset()
+
+    @property
+    def caller(self) -> str:
+        """Who may find a call again: the scopes may change, the identity does not."""
+        return "principal:" + json.dumps([self.client_id, self.issuer, self.subject], separators=(",", ":"))
+
+
+# --- what can be run ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What a function may know of the call it runs for."""
+
+    call_id: str
+    tool: str
+    caller: str | None
+    principal: Principal | None
+
+
+@dataclass(frozen=True)
+class BodyFunction:
+    """`main` runs in the body's own loop and returns the outcome's payload."""
+
+    main: Callable[[Effects, CallFacts, bytes], Coroutine[Any, Any, bytes]]
+
+
+@dataclass(frozen=True)
+class WholeStep:
+    """The call is one step; it runs again after a crash only if `rerun`."""
+
+    work: Callable[[CallFacts, bytes], Work]
+    rerun: bool
+
+
+@dataclass(frozen=True)
+class Function:
+    """A registered function. `name` is `module:qualname`, which calls are kept under; `aliases` are names it had."""
+
+    name: str
+    tool: str
+    kind: Literal["tool", "prompt", "resource", "job"]
+    run: BodyFunction | WholeStep
+    host: Host
+    aliases: tuple[str, ...] = ()
+    check: bool = False
+    """Replay every finished body once more, in `--dev` and trials."""
+
+
+# --- what is asked --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSpec:
+    """What a call accepts; `schema` is JSON Schema, so that those without the code can check."""
+
+    name: str
+    once: bool
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a parent's body a child was asked for."""
+
+    call_id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A wish for a call. `start` decides which call it gets (DESIGN §11.1)."""
+
+    function: str
+    tool: str
+    kind: Literal["tool", "prompt", "resource", "job"] = "tool"
+    arguments: bytes
+    digest: str
+    caller: str | None = None
+    principal: Principal | None = None
+    waiting: str | None = None
+    """The id of the request that waits for the call; None when nobody does, which also keeps it from being adopted."""
+    key: str | None = None
+    shared: bool = False
+    reuse: timedelta | None = None
+    """How long after it completed a keyed call still answers; None is as long as it is kept."""
+    idempotency_key: str | None = None
+    attach_identical: bool = False
+    adopt_within: timedelta = ADOPTABLE
+    deadline: timedelta | None = None
+    retain: timedelta = KEPT
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    signals: tuple[SignalSpec, ...] = ()
+    after: timedelta | None = None
+    parent: Place | None = None
+    call_id: str | None = None
+    """The id to give to a new call: a child's is derived from its place."""
+    context: Context | None = field(default=None, compare=False, repr=False)
+    """A whole step's first life runs in its request's context; never recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a request: which call it is. It is on disk."""
+
+    call_id: str
+    how: Literal["new", "attached", "adopted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    name: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """`caller` lets go of a shared call, which is cancelled when no one is left; None cancels for all."""
+
+    reason: str = ""
+    caller: str | None = None
+
+
+Delivery = Signal | Cancel
+
+
+# --- what is seen ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something that a call asks a person or a model."""
+
+    name: str
+    kind: Literal["form", "url", "sampling"]
+    message: str
+    schema: dict[str, Any] | None
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    progress: float
+    total: float | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallView:
+    """A call as it is now. `text` and `data` are what `set_status` said last; times are UTC."""
+
+    id: str
+    tool: str
+    function: str
+    kind: Literal["tool", "prompt", "resource", "job"]
+    key: str | None
+    status: Status
+    text: str = ""
+    status_data: bytes | None = field(default=None, repr=False)
+    questions: tuple[Question, ...] = ()
+    parent: str | None = None
+    outcome: bytes | None = field(default=None, repr=False)
+    """The payload of what the function returned."""
+    failure: bytes | None = field(default=None, repr=False)
+    """The payload of what it raised; of the cancellation; or of what made it stuck."""
+    callers: frozenset[str] = field(default=frozenset(), repr=False)
+    signals: tuple[SignalSpec, ...] = field(default=(), repr=False)
+    progress: Progress | None = None
+    version: int = 0
+    """Grows with every change, also over restarts."""
+    created: datetime
+    ended: datetime | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def data(self) -> Any:
+        return None if self.status_data is None else json.loads(self.status_data)
+
+    @property
+    def result(self) -> Any:
+        """The recorded outcome as JSON; a tool's is its `CallToolResult`."""
+        return None if self.outcome is None else json.loads(self.outcome)
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, in words."""
+        from perdure.core.codec import describe_error
+
+        return None if self.failure is None else describe_error(self.failure)
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """One line of what happened to a call: a step, a timer, a signal, a child, its end."""
+
+    at: datetime
+    kind: str
+    name: str
+    attempts: int = 0
+    began: datetime | None = None
+    ended: datetime | None = None
+    error: str | None = None
+    next_attempt: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """`caller` sees only its own; `principal` is a subject, for operators. Newest first."""
+
+    status: Status | None = None
+    tool: str | None = None
+    principal: str | None = None
+    caller: str | None = None
+    after: str | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    calls: list[CallView]
+    next: str | None
+    """Give it as `after` to go on; None at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a running body wants its clients to hear, once it is recorded that it said so."""
+
+    call_id: str
+    what: SendLog | NotifyChange
+
+
+# --- stores ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GetEntry:
+    scope: str
+    """The caller of a per-principal store; empty for one that all share."""
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetEntry:
+    scope: str
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteEntry:
+    scope: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwapEntry:
+    """Compare and set: write `value` (None deletes) if the entry is still `expected` (None: absent)."""
+
+    scope: str
+    key: str
+    expected: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListEntries:
+    """In the order of the keys, those after `after`."""
+
+    scope: str
+    prefix: str = ""
+    after: str | None = None
+    limit: int = 100
+
+
+StoreOperation = GetEntry | SetEntry | DeleteEntry | SwapEntry | ListEntries
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReply:
+    """`done` is false where a compare-and-set found another value, which `entries` then shows."""
+
+    done: bool
+    entries: tuple[tuple[str, bytes], ...] = ()
+
+    def to_bytes(self) -> bytes:
+        return json.dumps([self.done, [[k, v.decode()] for k, v in self.entries]], separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> StoreReply:
+        done, entries = json.loads(raw)
+        return cls(done, tuple((k, v.encode()) for k, v in entries))
+
+
+# --- the seam -------------------------------------------------------------------------------------
+
+
+class Engine(Protocol):
+    """What runs calls durably. Every method may raise `StorageError`; those that name a call, `CallNotFound`."""
+
+    @property
+    def capabilities(self) -> frozenset[str]: ...
+
+    def serve(
+        self,
+        functions: Sequence[Function],
+        *,
+        work: bool = True,
+        notices: Callable[[Notice], None] | None = None,
+    ) -> AbstractAsyncContextManager[None]:
+        """Open the storage and, with `work`, run calls of these functions until it is left.
+
+        Functions may be added to a list that is served. On the way out running steps have a grace
+        period; the rest is released to siblings or the next start.
+        """
+        ...
+
+    async def start(self, request: Request) -> Accepted:
+        """Decide what call a request gets, and make it durable. Raises `Refused`."""
+        ...
+
+    def let_go(self, request: str, *, handed: bool) -> None:
+        """The request no longer waits; `handed`: it was given its answer. Rides with the next commit."""
+        ...
+
+    async def get(self, call_id: str) -> CallView: ...
+
+    def watch(self, call_id: str, after: int = -1) -> AsyncIterator[CallView]:
+        """Each view newer than version `after`, the latest wins; ends with the call."""
+        ...
+
+    async def deliver(self, call_id: str, delivery: Delivery) -> None:
+        """It is on disk and will be seen. Raises `CallEnded`, and `AlreadyAnswered` for a second `once` signal."""
+        ...
+
+    async def find(self, query: Query) -> Page: ...
+    async def lookup(self, tool: str, key: str, caller: str | None = None) -> CallView | None:
+        """The call that holds a key: the caller's own or a shared one; any with `caller=None`."""
+        ...
+
+    async def timeline(self, call_id: str) -> list[TimelineEntry]: ...
+    async def journal(self, call_id: str) -> list[Event]: ...
+    async def arguments(self, call_id: str) -> bytes: ...
+
+    async def retry(self, call_id: str) -> Accepted:
+        """Stuck: replay it; failed, cancelled, unknown outcome: a new, linked call. Completed: `Refused`."""
+        ...
+
+    async def release(self, call_id: str) -> None:
+        """Take the call from its owner, which can no longer write to it."""
+        ...
+
+    async def store(self, store: str, operation: StoreOperation) -> StoreReply:
+        """One transaction of its own."""
+        ...
+
+
+def open_engine(where: str | Path | Engine) -> Engine:
+    """The engine that is named: a path, a URL (`memory:`, `sqlite:///PATH?durability=relaxed`), or one itself."""
+    if not isinstance(where, str | Path):
+        return where
+    from importlib import import_module
+
+    if isinstance(where, str) and where.startswith("temporal:"):
+        raise ValueError("The Temporal engine does not ship in this version; use a path or memory:.")
+    return import_module("perdure.engines.embedded.engine").open_embedded(where)

@@ -1,0 +1,1 @@
+"""What runs calls durably; engines know neither each other nor MCP."""

@@ -1,0 +1,473 @@
+"""The private seam of the embedded engine: every write and every read of its storage, as values.
+
+A write is one unit of a group commit: it happens whole or not at all, whatever its neighbours in the
+batch do. Writes on a call carry the epoch of the claim, and fail with `Fenced` when an other claim came later.
+Times are POSIX seconds; `n` is a call's integer key, `call_id` the one that people see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from perdure.core.call import Status
+from perdure.core.events import ChildRefused, ChildStarted, End, Event, Fed
+from perdure.engine import (
+    Accepted,
+    CallView,
+    Delivery,
+    Page,
+    Principal,
+    Progress,
+    Query,
+    Request,
+    StoreOperation,
+    StoreReply,
+)
+
+T = TypeVar("T")
+
+
+class Fenced(Exception):
+    """Somebody claimed the call after us: nothing was written, and nothing of ours may leave."""
+
+
+class Write(Generic[T]):
+    """A write whose result is a T."""
+
+    __slots__ = ()
+
+
+class Read(Generic[T]):
+    """A question to the storage whose answer is a T; it sees what is committed."""
+
+    __slots__ = ()
+
+
+# --- what a worker gets ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A call that this process owns, as it was when it got it."""
+
+    n: int
+    epoch: int
+    view: CallView
+    arguments: bytes
+    caller: str | None
+    principal: Principal | None
+    seed: int
+    python: str
+    deadline: float | None
+    crashes: int
+    """Lives in a row that ended with their process dead and nothing recorded in between, this claim's included."""
+    begun: bool
+    """A whole step: an earlier life began it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How far a step that has no outcome yet has come; `ended` false: an attempt was begun and not finished."""
+
+    key: str
+    name: str
+    count: int
+    ended: bool
+    first_began: float
+    last_began: float
+    first_error: str | None
+    last_error: str | None
+    next_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    row: int
+    event: Fed
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim loads: enough to replay and go on. `events` begin after `Started`, which `held` describes."""
+
+    held: Held
+    events: tuple[Event, ...]
+    attempts: tuple[Attempt, ...]
+    inbox: tuple[InboxRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that has the file open; it is alive as long as its lock file `name` is locked."""
+
+    id: int
+    name: str
+    pid: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Where it went, so that the owner can be told; `owner` is None where any worker may claim it now."""
+
+    n: int
+    owner: int | None
+
+
+# --- writes on a call that is held ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append(Write[tuple[Delivered, ...]]):
+    """Everything that one feed wrote for one call.
+
+    Consumed inbox rows are deleted; a step's outcome deletes nothing of its attempts, which the timeline shows.
+    `end` frees or keeps the key, tells waiting parents through their inboxes, and gives up ownership. `park`
+    gives up ownership until `wake_at` or until something arrives (if something has arrived already: at once).
+    """
+
+    n: int
+    epoch: int
+    at: float
+    events: tuple[Event, ...]
+    status: Status
+    consumed: tuple[int, ...] = ()
+    status_text: str | None = None
+    status_data: bytes | None = None
+    progress: Progress | None = None
+    end: End | None = None
+    keeps_key: bool = False
+    """Of an end that did not complete: the outcome is unknown, so the key stays taken until an operator's retry."""
+    park: bool = False
+    wake_at: float | None = None
+
+    # The result: the parents that were told of the end.
+
+
+@dataclass(frozen=True, slots=True)
+class NoteAttempt(Write[None]):
+    """An attempt begins (an at-most-once step, a whole step in a later life) or ended and will be tried again.
+
+    It resets the count of crashes; `status` is the call's while it waits for the next attempt.
+    """
+
+    n: int
+    epoch: int
+    attempt: Attempt
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class AppendStore(Write[StoreReply]):
+    """Use a store and append its `StoreReturned`, in one transaction."""
+
+    n: int
+    epoch: int
+    at: float
+    key: str
+    name: str
+    digest: str
+    store: str
+    operation: StoreOperation
+
+
+@dataclass(frozen=True, slots=True)
+class AppendChild(Write[ChildStarted | ChildRefused]):
+    """Decide a child's `start` and append what was decided, in one transaction.
+
+    A new child is unowned and due at once (or after `request.after`). Not `detached`: its end goes to the
+    parent's inbox as `ChildEnded`; at once if it has ended already.
+    """
+
+    n: int
+    epoch: int
+    at: float
+    key: str
+    name: str
+    digest: str
+    request: Request
+    detached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppendJoin(Write[ChildStarted | ChildRefused]):
+    """Wait in a body for a call that is not its child; refused with `CallNotFound`."""
+
+    n: int
+    epoch: int
+    at: float
+    key: str
+    name: str
+    digest: str
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkStuck(Write[None]):
+    """Nothing is appended; ownership is given up. `diverged`: each newly started process tries once more."""
+
+    n: int
+    epoch: int
+    at: float
+    failure: bytes
+    diverged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Yield(Write[None]):
+    """Give a call back for others to claim at once: on the way out, or because an engine lost its function."""
+
+    n: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetCrashes(Write[None]):
+    """Replay showed that no step ran when the process died."""
+
+    n: int
+    epoch: int
+
+
+# --- writes from outside --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """`held` when the call is new and this process owns it, which it does unless it is delayed or not served here."""
+
+    accepted: Accepted
+    held: Held | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartCall(Write[Started]):
+    """Decide what call a request gets (DESIGN §11.1), under the write lock; raises `Refused` in the result.
+
+    A new call has `call_id`. The order: the client's idempotency key; the caller's own orphan; the tool's key;
+    `attach_identical`; a new call. `process` owns the new call if `own`; else it is unowned and due at once.
+    """
+
+    request: Request
+    call_id: str
+    process: int
+    own: bool
+    at: float
+    seed: int
+    python: str
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo(Write[None]):
+    """A request no longer waits; `handed`: the call's last reply was given to it."""
+
+    request: str
+    handed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver(Write[Delivered]):
+    """Put a signal or a cancel into a call's inbox. Fails with CallNotFound, CallEnded, AlreadyAnswered.
+
+    A cancel of a stuck call ends it. A cancel with a caller lets go of a shared call; the last one cancels it.
+    """
+
+    call_id: str
+    delivery: Delivery
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryCall(Write[Accepted]):
+    """DESIGN §11.3. A stuck call becomes unowned and due, its count of crashes zero."""
+
+    call_id: str
+    new_call_id: str
+    at: float
+    seed: int
+    python: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseCall(Write[Delivered]):
+    """Raise the epoch, so that the owner is fenced, and make the call due for anyone. Fails with CallEnded."""
+
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UseStoreOnce(Write[StoreReply]):
+    store: str
+    operation: StoreOperation
+
+
+# --- writes of a worker ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Write[tuple[Claimed, ...]]):
+    """Own up to `limit` unowned calls that are due, oldest due first, of these functions. Raises their epochs."""
+
+    process: int
+    functions: frozenset[str]
+    now: float
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Register(Write[int]):
+    """Make this process known; its id. Diverged calls of its functions become due once more."""
+
+    name: str
+    pid: int
+    port: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offer(Write[None]):
+    """This process runs calls of these functions; those that are stuck because they diverged become due once."""
+
+    process: int
+    functions: frozenset[str]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver(Write[int]):
+    """The process is dead: its calls become due with one more crash each, its requests wait no more. How many calls."""
+
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave(Write[None]):
+    """The process goes in good order: what it still owns becomes due without a crash counted."""
+
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveExpired(Write[int]):
+    """Remove up to `limit` ended calls that were kept long enough, with all that is theirs. How many."""
+
+    now: float
+    limit: int
+
+
+# --- reads ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class View(Read[CallView]):
+    """Raises CallNotFound."""
+
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindCalls(Read[Page]):
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class HolderOf(Read[CallView | None]):
+    """The call that holds a key now; `caller` None: anybody's."""
+
+    tool: str
+    key: str
+    caller: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is kept of one call. `events` include `Started` and the end; `began` times are POSIX seconds."""
+
+    view: CallView
+    arguments: bytes
+    events: tuple[Event, ...]
+    attempts: tuple[Attempt, ...]
+    inbox: tuple[InboxRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecord(Read[Record]):
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadInbox(Read[tuple[InboxRow, ...]]):
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived(Read[tuple[int, ...]]):
+    """The calls (`n`) of this process in whose inbox something lies: what a lost hint would have said."""
+
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class NextDue(Read[float | None]):
+    """When the next unowned call of these functions is due; None when nothing is."""
+
+    functions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Processes(Read[tuple[Process, ...]]):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class NextExpiry(Read[float | None]):
+    pass
+
+
+Then = Callable[[Any, "BaseException | None"], None]
+"""Called on the engine's loop once the write is committed, with its result or with why it was not."""
+
+
+class Journal(Protocol):
+    """Where calls are kept. `write`s of one journal take effect in the order in which they were given."""
+
+    async def open(self) -> None:
+        """Open or make the storage, migrate it. Raises StorageError."""
+        ...
+
+    async def close(self) -> None:
+        """Everything that was given is committed or has failed when this returns."""
+        ...
+
+    def write(self, write: Write[Any], then: Then) -> None: ...
+
+    def write_soon(self, write: Write[None]) -> None:
+        """Rides with the next commit, or goes after a moment of its own."""
+        ...
+
+    async def read(self, read: Read[T]) -> T: ...
+
+    @property
+    def changed_elsewhere(self) -> bool:
+        """Another connection has committed since this was asked last (SQLite's data_version); cheap."""
+        ...
+
+
+async def commit(journal: Journal, write: Write[T]) -> T:
+    """Write, and wait for the commit."""
+    import asyncio
+
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def settle(result: T, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    journal.write(write, settle)
+    return await future
