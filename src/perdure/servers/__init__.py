@@ -1,0 +1,8 @@
+"""The servers that ship with perdure, by the names that `perdure run` knows them under."""
+
+from __future__ import annotations
+
+SHIPPED = {
+    "weather": "perdure.servers.weather",
+}
+"""Each module has its server as `mcp`. Nothing is imported before it is asked for."""
