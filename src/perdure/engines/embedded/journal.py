@@ -138,12 +138,14 @@ class Append(Write[tuple[Delivered, ...]]):
     status_data: bytes | None = None
     progress: Progress | None = None
     end: End | None = None
+    cancels: tuple[str, ...] = ()
+    """Children (by id) that get a cancel into their inbox, unless they have ended."""
     keeps_key: bool = False
     """Of an end that did not complete: the outcome is unknown, so the key stays taken until an operator's retry."""
     park: bool = False
     wake_at: float | None = None
 
-    # The result: the parents that were told of the end.
+    # The result: the parents that were told of the end, and the children that were asked to cancel.
 
 
 @dataclass(frozen=True, slots=True)

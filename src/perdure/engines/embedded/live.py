@@ -1,0 +1,254 @@
+"""A call in memory: what a body and a whole step have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.codec import encode_error
+
+from perdure.core.call import Status
+from perdure.core.events import CancelAsked, Completed, End, Event, Failed, Fed
+from perdure.engine import CallView, Function, Progress
+from perdure.engines.embedded.clock import Alarm
+from perdure.engines.embedded.journal import (
+    Append,
+    Attempt,
+    Claimed,
+    Delivered,
+    Fenced,
+    Held,
+    MarkStuck,
+    NoteAttempt,
+    ReadInbox,
+    Yield,
+    commit,
+)
+from perdure.errors import OutcomeUnknown, PerdureError, StorageError
+
+if TYPE_CHECKING:
+    from perdure.effects import Host
+    from perdure.engines.embedded.worker import Worker
+
+DEADLINE = "deadline"
+"""The reason of a cancellation that nobody asked for."""
+
+
+class LiveCall:
+    """A call that this process owns and has in memory, until it ends, parks, is stuck, or is lost to a later claim."""
+
+    def __init__(self, worker: Worker, held: Held, function: Function) -> None:
+        self.ground = worker
+        self.held = held
+        self.function = function
+        self.n = held.n
+        self.call_id = held.view.id
+        self.caller = held.caller
+        self.principal = held.principal
+        self.left = False
+        """It no longer belongs to this process, or is about to."""
+        self._view = held.view
+        self._status: Status = held.view.status
+        self._commits_in_flight = 0
+        self._rows_taken: set[int] = set()
+        self._deadline: Alarm | None = None
+
+    # --- what steps need of their call ---
+
+    @property
+    def host(self) -> Host:
+        return self.function.host
+
+    def report(self, progress: float, total: float | None, message: str | None) -> None:
+        """Progress of a step: shown at once, and recorded with the call's next commit."""
+        if not self.left:
+            self.show(progress=Progress(progress, total, message))
+
+    async def note(self, attempt: Attempt, status: Status) -> None:
+        try:
+            await commit(self.ground.journal, NoteAttempt(self.n, self.held.epoch, attempt, status))
+        except Fenced:
+            self.lose()
+            raise asyncio.CancelledError from None
+        self._status = status
+        self.show(status=status)
+        if self.is_idle:
+            self.ground.idle(self)
+
+    # --- what is seen ---
+
+    @property
+    def view(self) -> CallView:
+        return self._view
+
+    def show(self, **changes: Any) -> None:
+        """Change the view, and tell those who watch."""
+        self._view = replace(self._view, version=self._view.version + 1, **changes)
+        self.ground.publish(self._view)
+
+    # --- lives ---
+
+    def begin(self) -> None:
+        """The first life of a new call, whose row is on disk."""
+        raise NotImplementedError
+
+    async def begin_again(self, claimed: Claimed) -> None:
+        """A later life, or the first one of a call that somebody else started."""
+        raise NotImplementedError
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing of it runs: it could leave memory."""
+        raise NotImplementedError
+
+    @property
+    def wake_at(self) -> float | None:
+        """When it would have to come back into memory; None: when something arrives."""
+        raise NotImplementedError
+
+    def park(self) -> None:
+        """Leave memory until something is due or arrives."""
+        raise NotImplementedError
+
+    @property
+    def steps_running(self) -> list[asyncio.Task[None]]:
+        raise NotImplementedError
+
+    def take(self, event: Fed, row: int | None = None) -> None:
+        """Something happened to the call; `row` is where it came from, if from the inbox."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Stop whatever runs, without a trace in the journal."""
+        raise NotImplementedError
+
+    def set_deadline(self, past: bool = False) -> None:
+        if self.held.deadline is not None and not past:
+            self._deadline = self.ground.clock.alarm(self.held.deadline, self._deadline_passed)
+
+    def _deadline_passed(self) -> None:
+        async def cancel() -> None:
+            await self.look_at_inbox()
+            self.take(CancelAsked(DEADLINE, self.ground.clock.now()))
+
+        self.ground.spawn(cancel())
+
+    async def look_at_inbox(self) -> None:
+        """Take what came in from outside, in the order in which it came."""
+        if self.left:
+            return
+        for row in await self.ground.journal.read(ReadInbox(self.n)):
+            if row.row not in self._rows_taken:
+                self._rows_taken.add(row.row)
+                self.take(row.event, row.row)
+
+    # --- writing ---
+
+    def write(self, append: Append, then: Callable[[tuple[Delivered, ...]], None]) -> None:
+        """Commit one unit; `then` is not called when the call is lost."""
+        self._commits_in_flight += 1
+
+        def done(result: tuple[Delivered, ...], error: BaseException | None) -> None:
+            self._commits_in_flight -= 1
+            if error is None:
+                self._rows_taken.difference_update(append.consumed)
+                then(result)
+            else:
+                self.refused(error)
+
+        self.ground.journal.write(append, done)
+
+    def refused(self, error: BaseException) -> None:
+        """A unit of ours was not written: nothing that follows from it may leave."""
+        if isinstance(error, Fenced | StorageError):
+            self.lose()
+        else:
+            self.stick(error, diverged=False)
+
+    def finish(
+        self,
+        end: End,
+        events: tuple[Event, ...] = (),
+        rows: tuple[int, ...] = (),
+        before_shown: Callable[[], None] | None = None,
+        **rest: Any,
+    ) -> None:
+        """The end, in one commit with what led to it; `before_shown` runs when it is committed and not yet seen."""
+        self.left = True
+        now = self.ground.clock.now()
+        match end:
+            case Completed():
+                status, failure, outcome = "completed", None, end.value
+            case Failed():
+                status, failure, outcome = "failed", end.error, None
+            case _:
+                status, failure, outcome = "cancelled", cancelled_payload(end.reason), None
+        append = Append(
+            n=self.n,
+            epoch=self.held.epoch,
+            at=now,
+            events=events,
+            status=status,
+            consumed=rows,
+            end=end,
+            **rest,
+        )
+
+        def ended(told: tuple[Delivered, ...]) -> None:
+            if before_shown is not None:
+                before_shown()
+            self._forget()
+            self.show(status=status, outcome=outcome, failure=failure, ended=datetime.fromtimestamp(now, UTC))
+            self.ground.wake(told)
+
+        self.write(append, ended)
+
+    def stick(self, error: BaseException, *, diverged: bool) -> None:
+        """It cannot go on; an operator, or code that fits, can."""
+        if self.left:
+            return
+        self.left = True
+        self.abandon()
+        failure = encode_error(error)
+        self.ground.log.error("call %s is stuck: %s", self.call_id, error)
+        mark = MarkStuck(self.n, self.held.epoch, self.ground.clock.now(), failure, diverged)
+
+        def stuck(_: None, refusal: BaseException | None) -> None:
+            self._forget()
+            if refusal is None:
+                self.show(status="stuck", failure=failure)
+
+        self.ground.journal.write(mark, stuck)
+
+    def lose(self) -> None:
+        """Somebody claimed it after us, or the storage is gone."""
+        if not self.left:
+            self.ground.log.warning("call %s is no longer ours", self.call_id)
+        self.left = True
+        self.abandon()
+        self._forget()
+
+    def give_back(self) -> None:
+        """Release it to a sibling or the next start."""
+        if self.left:
+            return
+        self.left = True
+        self.abandon()
+        self.ground.journal.write(Yield(self.n, self.held.epoch), lambda _result, _error: self._forget())
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.ground.forget(self)
+
+
+def keeps_key(error: BaseException) -> bool:
+    """Nobody knows whether it happened, so nobody may do it again under the same key."""
+    return isinstance(error, OutcomeUnknown)
+
+
+def cancelled_payload(reason: str) -> bytes:
+    return encode_error(PerdureError(f"cancelled: {reason}" if reason else "cancelled"))

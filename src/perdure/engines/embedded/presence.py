@@ -1,0 +1,202 @@
+"""This process among those that share the file: known to them, watched by one, watching the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from perdure.engines.embedded.hints import Hint, Hints
+
+from perdure.engines.embedded.clock import Clock
+from perdure.engines.embedded.journal import Journal, Leave, Process, Processes, Register, TakeOver, commit
+from perdure.engines.embedded.ownership import ProcessLock, Watch, forget, is_alive, successor
+
+log = logging.getLogger("perdure")
+
+
+class Presence(Protocol):
+    """What a worker needs to know of the other processes."""
+
+    process: int
+
+    async def join(self) -> None: ...
+    async def leave(self) -> None: ...
+    def tell_due(self) -> None:
+        """Something became claimable."""
+        ...
+
+    def tell_owner(self, process: int) -> None:
+        """Something lies in the inbox of a call of that process."""
+        ...
+
+    def tell_changed(self, call_id: str) -> None: ...
+
+
+class Alone:
+    """The only process there can be: the journal is in its memory."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal = journal
+        self._clock = clock
+        self.process = 0
+
+    async def join(self) -> None:
+        for former in await self._journal.read(Processes()):
+            await commit(self._journal, TakeOver(former.id))
+        self.process = await commit(self._journal, Register("memory", os.getpid(), 0, self._clock.now()))
+
+    async def leave(self) -> None:
+        await commit(self._journal, Leave(self.process))
+
+    def tell_due(self) -> None: ...
+
+    def tell_owner(self, process: int) -> None: ...
+
+    def tell_changed(self, call_id: str) -> None: ...
+
+
+class AmongOthers:
+    """One of several: takes over from the dead, at its start and whenever the process that it watches dies."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        database: Path,
+        *,
+        on_due: Callable[[], None],
+        on_changed: Callable[[tuple[str, ...]], None],
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._database = database
+        self._on_due = on_due
+        self._on_changed = on_changed
+        self._hints = Hints(database)
+        self._lock: ProcessLock | None = None
+        self._watch: Watch | None = None
+        self._watched = ""
+        self._others: dict[int, Process] = {}
+        self._changed: dict[str, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gone = False
+        self.process = 0
+
+    async def join(self) -> None:
+        self._lock = await asyncio.to_thread(ProcessLock.hold, self._database)
+        port = await self._hints.open(self._heard)
+        self.process = await commit(self._journal, Register(self._lock.name, os.getpid(), port, self._clock.now()))
+        await self._look_around()
+        self._send_all(Hint("processes"))
+
+    async def leave(self) -> None:
+        self._gone = True
+        if self._watch is not None:
+            self._watch.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await commit(self._journal, Leave(self.process))
+        self._send_all(Hint("processes"))
+        self._send_all(Hint("due"))
+        self._hints.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    # --- who else is there ---
+
+    async def _look_around(self) -> None:
+        """Take over from every process that is dead, and watch the one that follows."""
+        assert self._lock is not None
+        own = self._lock.name
+        alive: dict[int, Process] = {}
+        for process in await self._journal.read(Processes()):
+            if process.id == self.process:
+                continue
+            if await asyncio.to_thread(is_alive, self._database, process.name):
+                alive[process.id] = process
+            else:
+                await self._take_over(process)
+        self._others = alive
+        strangers = {process.id: process.name for process in alive.values() if process.name != own}
+        self._watch_next(strangers)
+
+    async def _take_over(self, dead: Process) -> None:
+        await asyncio.to_thread(forget, self._database, dead.name)
+        calls = await commit(self._journal, TakeOver(dead.id))
+        if calls:
+            log.warning("process %d died; taking over %d of its calls", dead.pid, calls)
+            self._on_due()
+            self.tell_due()
+
+    def _watch_next(self, strangers: dict[int, str]) -> None:
+        following = successor(self.process, strangers)
+        name = "" if following is None else strangers[following]
+        if name == self._watched:
+            return
+        if self._watch is not None:
+            self._watch.stop()
+        self._watch = None
+        self._watched = name
+        if name:
+            loop = asyncio.get_running_loop()
+
+            def died(_: str) -> None:
+                try:
+                    loop.call_soon_threadsafe(self._someone_died)
+                except RuntimeError:  # the loop is closed: so are we
+                    pass
+
+            self._watch = Watch(self._database, name, died)
+
+    def _someone_died(self) -> None:
+        self._watched = ""
+        self._spawn(self._look_around())
+
+    # --- hints ---
+
+    def _heard(self, hint: Hint) -> None:
+        match hint.kind:
+            case "due":
+                self._on_due()
+            case "call":
+                self._on_changed(hint.calls)
+            case "processes":
+                self._spawn(self._look_around())
+
+    def tell_due(self) -> None:
+        self._send_all(Hint("due"))
+
+    def tell_owner(self, process: int) -> None:
+        other = self._others.get(process)
+        if other is not None:
+            self._hints.send((other.port,), Hint("due"))
+        else:
+            self.tell_due()
+
+    def tell_changed(self, call_id: str) -> None:
+        if not self._others:
+            return
+        if not self._changed:
+            asyncio.get_running_loop().call_soon(self._send_changed)
+        self._changed[call_id] = None
+
+    def _send_changed(self) -> None:
+        changed, self._changed = tuple(self._changed), {}
+        self._send_all(Hint("call", changed))
+
+    def _send_all(self, hint: Hint) -> None:
+        ports: Iterable[int] = [process.port for process in self._others.values() if process.port]
+        if ports:
+            self._hints.send(ports, hint)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        if self._gone:
+            coroutine.close()
+            return
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

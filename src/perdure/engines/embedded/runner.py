@@ -1,0 +1,581 @@
+"""One call with a body: feeds it, commits what each feed wrote, performs what came out.
+
+An event is fed at once, in the order in which the journal will have it; what the feed asked for is held until
+its unit is committed, because nothing may leave the process that a crash could take back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.body import Body
+from perdure.core.codec import decode_error, encode_error, encode_step_error
+
+from perdure.core import commands as c
+from perdure.core.call import Status, child_call_id
+from perdure.core.events import (
+    CancelAsked,
+    Cancelled,
+    ChildEnded,
+    ChildRefused,
+    ChildStarted,
+    Completed,
+    End,
+    Event,
+    Failed,
+    Fed,
+    Marked,
+    Resumed,
+    Started,
+    StepLate,
+    StepRaised,
+    StepReturned,
+    StoreReturned,
+    TimerFired,
+)
+from perdure.engine import BodyFunction, CallFacts, Function, Notice, Place, Progress, StoreReply
+from perdure.engines.embedded.clock import Alarm
+from perdure.engines.embedded.journal import (
+    Append,
+    AppendChild,
+    AppendJoin,
+    AppendStore,
+    Attempt,
+    Claimed,
+    Delivered,
+    ForgetCrashes,
+    Held,
+)
+from perdure.engines.embedded.live import DEADLINE, LiveCall, keeps_key
+from perdure.engines.embedded.steps import Outcome, Returned, StepRun
+from perdure.errors import PerdureError, StorageError
+
+if TYPE_CHECKING:
+    from perdure.engines.embedded.worker import Worker
+
+STALE_AFTER = 1.0
+"""Seconds since its last event after which a loaded body is told the time (DESIGN §5)."""
+
+SLICE = 500
+"""Events that are replayed before the loop is given back."""
+
+LONG_JOURNAL = 10_000
+
+MOST_CRASHES = 5
+"""Lives that may end with their process dead while a step ran, before the call is stuck (DESIGN §6)."""
+
+DatabaseUnit = AppendStore | AppendChild | AppendJoin
+
+
+class BodyCall(LiveCall):
+    def __init__(self, worker: Worker, held: Held, function: Function, run: BodyFunction) -> None:
+        super().__init__(worker, held, function)
+        self._main = partial(
+            run.main,
+            facts=CallFacts(self.call_id, held.view.tool, self.caller, self.principal),
+            arguments=held.arguments,
+        )
+        self._body: Body | None = None
+        self._steps: dict[str, tuple[StepRun, asyncio.Task[None]]] = {}
+        self._alarms: dict[str, Alarm] = {}
+        self._children: dict[str, str] = {}
+        """Children that run for an ask of this body, and are to be cancelled when it gives up waiting."""
+        self._undecided = 0
+        """Units in flight whose outcome only the database knows; later events wait behind them unfed."""
+        self._backlog: deque[tuple[Fed, int | None]] = deque()
+        self._cancelling: str | None = None
+        self._recorded: list[Event] = []
+        """The events so far, kept only where the finished body is replayed as a check."""
+
+    # --- lives ---
+
+    def begin(self) -> None:
+        self._body = Body(self._main, call_id=self.call_id)
+        self.set_deadline()
+        started = Started(self._view.created.timestamp(), self.held.seed, self.held.python)
+        self._feed(started, recorded=True)
+
+    async def begin_again(self, claimed: Claimed) -> None:
+        held = self.held
+        markers = [(e.key, e.change) for e in claimed.events if isinstance(e, Marked)]
+        body = self._body = Body(self._main, call_id=self.call_id, markers=markers, python=held.python)
+        past: list[Fed] = [Started(self._view.created.timestamp(), held.seed, held.python)]
+        past += (e for e in claimed.events if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled))
+        if len(past) > LONG_JOURNAL:
+            self.ground.log.warning("call %s has %d events: let it continue_as", self.call_id, len(past))
+        try:
+            tail = await self._replay(body, past)
+        except PerdureError as error:
+            self.stick(error, diverged=True)
+            return
+        if self.left:
+            return
+        if self.function.check:
+            self._recorded = list(claimed.events)
+        if self._dies_again_and_again(body):
+            return
+        # What was said in the last recorded feed was committed with it: only what is new goes out.
+        self._commit((), (), [command for command in tail if isinstance(command, c.Mark | c.Finish)])
+        attempts = {attempt.key: attempt for attempt in claimed.attempts}
+        self._perform_pending(body, attempts)
+        self._tell_the_time(past[-1].at)
+        for row in claimed.inbox:
+            self._rows_taken.add(row.row)
+            self.take(row.event, row.row)
+        self._set_timers(body)
+        self.set_deadline(past=any(isinstance(e, CancelAsked) and e.reason == DEADLINE for e in past))
+
+    async def _replay(self, body: Body, past: list[Fed]) -> list[c.Command]:
+        """Feed what happened. What the body asks on the way is not performed; the last feed's commands come back."""
+        last = len(past) - 1
+        commands: list[c.Command] = []
+        for position, event in enumerate(past):
+            if position % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            commands = self._feed_body(body, event, following=position < last)
+            match event:
+                case ChildStarted() if self._is_own_child(body, event):
+                    self._children[event.key] = event.call_id
+                case ChildEnded():
+                    self._children.pop(event.key, None)
+                case CancelAsked():
+                    self._cancelling = event.reason
+                case _:
+                    pass
+            for command in commands:
+                if isinstance(command, c.Abandon):
+                    self._children.pop(command.key, None)
+        return commands
+
+    def _is_own_child(self, body: Body, started: ChildStarted) -> bool:
+        ask = body.pending.get(started.key)
+        return isinstance(ask, c.StartChild) and not ask.detached
+
+    def _dies_again_and_again(self, body: Body) -> bool:
+        if not self.held.crashes:
+            return False
+        running = [ask.name for ask in body.pending.values() if isinstance(ask, c.RunStep)]
+        if not running:
+            self.ground.journal.write_soon(ForgetCrashes(self.n, self.held.epoch))
+            return False
+        if self.held.crashes < MOST_CRASHES:
+            return False
+        why = f"its process died {self.held.crashes} times while {', '.join(running)} ran"
+        self.stick(PerdureError(f"{why}. Mend the step, then `perdure retry {self.call_id}`."), diverged=False)
+        return True
+
+    def _perform_pending(self, body: Body, attempts: dict[str, Attempt]) -> None:
+        for key, ask in list(body.pending.items()):
+            match ask:
+                case c.RunStep():
+                    self._run_step(ask, attempts.get(key), again=True)
+                case c.UseStore() | c.StartChild() | c.JoinCall() if key not in self._children:
+                    self._submit(ask)
+                case _:
+                    pass
+
+    def _tell_the_time(self, last: float) -> None:
+        now = self.ground.clock.now()
+        if now - last > STALE_AFTER:
+            self.take(Resumed(now))
+
+    # --- events in ---
+
+    def take(self, event: Fed, row: int | None = None) -> None:
+        if self.left:
+            return
+        if self._undecided:
+            self._backlog.append((event, row))
+        elif isinstance(event, CancelAsked) and self._cancelling is not None:
+            self._end_at_once(event, row)
+        else:
+            self._feed(event, row)
+
+    def _feed(self, event: Fed, row: int | None = None, *, recorded: bool = False) -> None:
+        """Feed one event and commit it with what came of it; `recorded`: it is in the journal already."""
+        body = self._body
+        assert body is not None
+        if isinstance(event, CancelAsked):
+            self._cancelling = event.reason
+        try:
+            commands = self._feed_body(body, event)
+        except PerdureError as error:
+            self.stick(error, diverged=True)
+            return
+        if self.function.check and not isinstance(event, Started):
+            self._recorded.append(event)
+        self._commit(() if recorded else (event,), () if row is None else (row,), commands)
+
+    def _feed_body(self, body: Body, event: Fed, *, following: bool = False) -> list[c.Command]:
+        watchdog = self.ground.watchdog
+        watchdog.entered(self.call_id)
+        try:
+            return body.feed(event, following=following)
+        finally:
+            watchdog.left()
+
+    def _end_at_once(self, event: CancelAsked, row: int | None) -> None:
+        """A second cancel, during the clean-up after the first."""
+        cancels = tuple(self._children.values())
+        self.abandon()
+        rows = () if row is None else (row,)
+        self.finish(Cancelled(event.reason, self.ground.clock.now()), (event,), rows, cancels=cancels)
+
+    # --- one unit ---
+
+    def _commit(self, events: tuple[Event, ...], rows: tuple[int, ...], commands: Iterable[c.Command]) -> None:
+        """Write what one feed made, then perform what it asked for."""
+        held: list[c.Command] = []
+        undecided: list[c.UseStore | c.StartChild | c.JoinCall] = []
+        shown: dict[str, Any] = {}
+        written: dict[str, Any] = {}
+        cancels: list[str] = []
+        finish: c.Finish | None = None
+        for command in commands:
+            match command:
+                case c.RunStep() | c.SetTimer() | c.DropTimer() | c.SendLog() | c.NotifyChange():
+                    held.append(command)
+                case c.Abandon():
+                    child = self._children.pop(command.key, None)
+                    if child is not None:
+                        cancels.append(child)
+                    held.append(command)
+                case c.UseStore() | c.StartChild() | c.JoinCall():
+                    undecided.append(command)
+                case c.Mark():
+                    events += (Marked(command.key, command.change, self.ground.clock.now()),)
+                case c.SetStatus():
+                    shown |= {"text": command.text, "status_data": command.data}
+                    written |= {"status_text": command.text, "status_data": command.data}
+                case c.ReportProgress():
+                    progress = Progress(command.progress, command.total, command.message)
+                    shown["progress"] = written["progress"] = progress
+                case c.Complete() | c.Fail() | c.EndCancelled():
+                    finish = command
+        if cancels:
+            written["cancels"] = tuple(cancels)
+        if finish is not None:
+            self._finish(finish, events, rows, held, shown, written)
+            return
+        status = self._status_now()
+        if events or rows or written or status != self._status:
+            self._append(events, rows, held, shown, written, status)
+        else:
+            self._perform(held)
+        for command in undecided:
+            if self._body is not None and command.key in self._body.pending:
+                self._submit(command)
+
+    def _status_now(self) -> Status:
+        return "waiting" if self._body is not None and self._body.is_waiting else "running"
+
+    def _append(
+        self,
+        events: tuple[Event, ...],
+        rows: tuple[int, ...],
+        held: list[c.Command],
+        shown: dict[str, Any],
+        written: dict[str, Any],
+        status: Status,
+    ) -> None:
+        unit = Append(
+            n=self.n,
+            epoch=self.held.epoch,
+            at=self.ground.clock.now(),
+            events=events,
+            status=status,
+            consumed=rows,
+            **written,
+        )
+        if status != self._status:
+            self._status = shown["status"] = status
+
+        def committed(told: tuple[Delivered, ...]) -> None:
+            if shown:
+                self.show(**shown)
+            if told:
+                self.ground.wake(told)
+            self._perform(held if events else ())
+
+        self.write(unit, committed)
+        if not events:
+            # The event that led here is on disk: only what is shown hangs on this unit.
+            self._perform(held)
+
+    def _finish(
+        self,
+        finish: c.Finish,
+        events: tuple[Event, ...],
+        rows: tuple[int, ...],
+        held: list[c.Command],
+        shown: dict[str, Any],
+        written: dict[str, Any],
+    ) -> None:
+        now = self.ground.clock.now()
+        keeps = False
+        end: End
+        match finish:
+            case c.Complete():
+                end = Completed(finish.value, now)
+            case c.Fail():
+                end = Failed(finish.error, now)
+                error = decode_error(finish.error)
+                keeps = keeps_key(error)
+                self.ground.log_failure(self.call_id, error)
+            case c.EndCancelled():
+                end = Cancelled(self._cancelling or "", now)
+        if shown:
+            self._view = replace(self._view, **shown)
+        check = self.function.check
+        body = self._body
+        self._stop()
+        notices = [command for command in held if isinstance(command, c.SendLog | c.NotifyChange)]
+
+        def said() -> None:
+            for notice in notices:
+                self.ground.notify(Notice(self.call_id, notice))
+
+        self.finish(end, events, rows, said, keeps_key=keeps, **written)
+        if body is not None:
+            body.drop()
+        if check:
+            self._check_replay(finish)
+
+    def _check_replay(self, finish: c.Finish) -> None:
+        """Run the finished body once more over its journal: it must end the same way."""
+        markers = [(e.key, e.change) for e in self._recorded if isinstance(e, Marked)]
+        body = Body(self._main, call_id=self.call_id, markers=markers, python=self.held.python)
+        past: list[Fed] = [Started(self._view.created.timestamp(), self.held.seed, self.held.python)]
+        past += (e for e in self._recorded if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled))
+        try:
+            for position, event in enumerate(past):
+                body.feed(event, following=position < len(past) - 1)
+            if body.finish != finish:
+                self.ground.replay_differs(self.call_id, f"it ended as {body.finish}, and before as {finish}")
+        except PerdureError as error:
+            self.ground.replay_differs(self.call_id, str(error))
+        finally:
+            body.drop()
+
+    # --- commands out ---
+
+    def _perform(self, commands: Iterable[c.Command]) -> None:
+        for command in commands:
+            if self.left:
+                return
+            match command:
+                case c.RunStep():
+                    assert self._body is not None
+                    if command.key in self._body.pending:
+                        self._run_step(command, None, again=False)
+                case c.SetTimer():
+                    self._set_timer(command.key, command.when)
+                case c.DropTimer():
+                    if alarm := self._alarms.pop(command.key, None):
+                        alarm.cancel()
+                case c.Abandon():
+                    self._abandon_step(command.key)
+                case c.SendLog() | c.NotifyChange():
+                    self.ground.notify(Notice(self.call_id, command))
+                case _:
+                    raise AssertionError(command)
+        if self.is_idle:
+            self.ground.idle(self)
+
+    def _run_step(self, command: c.RunStep, so_far: Attempt | None, *, again: bool) -> None:
+        step = StepRun(self, command.key, command.name, command.work, so_far=so_far, again=again)
+        task = asyncio.get_running_loop().create_task(
+            self._step_to_its_end(step, command), context=command.work.context
+        )
+        self._steps[command.key] = (step, task)
+
+    async def _step_to_its_end(self, step: StepRun, command: c.RunStep) -> None:
+        try:
+            outcome = await step.run()
+        except StorageError as error:
+            self.refused(error)
+            return
+        self._steps.pop(step.key, None)
+        if self.left or self._body is None:
+            return
+        if step.key in self._body.pending:
+            self.take(self._step_event(command, outcome))
+        else:
+            self._note_late(step, outcome)
+
+    def _step_event(self, command: c.RunStep, outcome: Outcome) -> StepReturned | StepRaised:
+        key, name, digest, now = command.key, command.name, command.digest, self.ground.clock.now()
+        if isinstance(outcome, Returned):
+            return StepReturned(key, name, digest, outcome.value, outcome.attempts, outcome.began, now)
+        error = encode_step_error(outcome.error, step=name, attempts=outcome.attempts)
+        return StepRaised(key, name, digest, error, outcome.attempts, outcome.began, now)
+
+    def _note_late(self, step: StepRun, outcome: Outcome) -> None:
+        """The body gave up on it while it ended: for the timeline, fed to nobody."""
+        error = None if isinstance(outcome, Returned) else encode_error(outcome.error)
+        late = StepLate(step.key, step.name, error, outcome.attempts, outcome.began, self.ground.clock.now())
+        self._append((late,), (), [], {}, {}, self._status)
+
+    def _abandon_step(self, key: str) -> None:
+        running = self._steps.pop(key, None)
+        if running is not None:
+            running[1].cancel()
+
+    def _set_timers(self, body: Body) -> None:
+        for key, when in body.timers.items():
+            if key not in self._alarms:
+                self._set_timer(key, when)
+
+    def _set_timer(self, key: str, when: float) -> None:
+        self._alarms[key] = self.ground.clock.alarm(when, lambda: self._timer_due(key, when))
+
+    def _timer_due(self, key: str, when: float) -> None:
+        async def fire() -> None:
+            # What came in before the timer was found due is fed first: an approval beats a deadline that
+            # nobody was there to notice.
+            await self.look_at_inbox()
+            fired = TimerFired(key, max(when, self.ground.clock.now()))
+            if not self.left and self._still_wanted(fired):
+                self.take(fired)
+
+        self._alarms.pop(key, None)
+        self.ground.spawn(fire())
+
+    # --- units that the database decides ---
+
+    def _submit(self, command: c.UseStore | c.StartChild | c.JoinCall) -> None:
+        now = self.ground.clock.now()
+        unit = self._unit(command, now)
+        self._undecided += 1
+        self._commits_in_flight += 1
+
+        def decided(result: Any, error: BaseException | None) -> None:
+            self._undecided -= 1
+            self._commits_in_flight -= 1
+            if self.left:
+                return
+            if error is not None:
+                self.refused(error)
+                return
+            self._feed(self._decided_event(command, result, now), recorded=True)
+            self._feed_backlog()
+
+        self.ground.journal.write(unit, decided)
+
+    def _unit(self, command: c.UseStore | c.StartChild | c.JoinCall, now: float) -> DatabaseUnit:
+        place: dict[str, Any] = {
+            "n": self.n,
+            "epoch": self.held.epoch,
+            "at": now,
+            "key": command.key,
+            "name": command.name,
+            "digest": command.digest,
+        }
+        match command:
+            case c.UseStore():
+                return AppendStore(store=command.store, operation=command.operation, **place)
+            case c.StartChild():
+                request = replace(
+                    command.options,
+                    caller=self.caller,
+                    principal=self.principal,
+                    waiting=None,
+                    parent=Place(self.call_id, command.key),
+                    call_id=child_call_id(self.call_id, command.key),
+                )
+                return AppendChild(request=request, detached=command.detached, **place)
+            case c.JoinCall():
+                return AppendJoin(call_id=command.call_id, **place)
+
+    def _decided_event(self, command: c.UseStore | c.StartChild | c.JoinCall, result: Any, now: float) -> Fed:
+        match command:
+            case c.UseStore():
+                reply: StoreReply = result
+                return StoreReturned(command.key, command.name, command.digest, reply.to_bytes(), now)
+            case c.StartChild() | c.JoinCall():
+                started: ChildStarted | ChildRefused = result
+                if isinstance(started, ChildStarted):
+                    self.ground.call_started(started.call_id)
+                    if isinstance(command, c.StartChild) and not command.detached:
+                        self._child_started(started)
+                return started
+
+    def _child_started(self, started: ChildStarted) -> None:
+        assert self._body is not None
+        if started.key in self._body.pending:
+            self._children[started.key] = started.call_id
+        else:  # given up while it was being decided
+            self._append((), (), [], {}, {"cancels": (started.call_id,)}, self._status)
+
+    def _feed_backlog(self) -> None:
+        while self._backlog and not self._undecided and not self.left:
+            event, row = self._backlog.popleft()
+            if self._still_wanted(event):
+                self.take(event, row)
+
+    def _still_wanted(self, event: Fed) -> bool:
+        assert self._body is not None
+        match event:
+            case StepReturned() | StepRaised():
+                return event.key in self._body.pending
+            case TimerFired():
+                return event.key in self._body.timers
+            case _:
+                return True
+
+    # --- leaving memory ---
+
+    @property
+    def is_idle(self) -> bool:
+        if self.left or self._body is None or self._undecided or self._commits_in_flight:
+            return False
+        return all(step.next_at is not None for step, _ in self._steps.values())
+
+    @property
+    def steps_running(self) -> list[asyncio.Task[None]]:
+        return [task for step, task in self._steps.values() if step.next_at is None]
+
+    @property
+    def wake_at(self) -> float | None:
+        assert self._body is not None
+        times = [*self._body.timers.values(), *(s.next_at for s, _ in self._steps.values() if s.next_at is not None)]
+        if self.held.deadline is not None and self._cancelling is None:
+            times.append(self.held.deadline)
+        return min(times, default=None)
+
+    def park(self) -> None:
+        """Leave memory until something is due or arrives."""
+        self.left = True
+        unit = Append(
+            n=self.n,
+            epoch=self.held.epoch,
+            at=self.ground.clock.now(),
+            events=(),
+            status="waiting",
+            park=True,
+            wake_at=self.wake_at,
+        )
+        self.abandon()
+        self.write(unit, lambda _: self._parked())
+
+    def _parked(self) -> None:
+        self._forget()
+        self.ground.look()
+
+    def abandon(self) -> None:
+        self._stop()
+        if self._body is not None:
+            self._body.drop()
+
+    def _stop(self) -> None:
+        for _, task in self._steps.values():
+            task.cancel()
+        self._steps.clear()
+        for alarm in self._alarms.values():
+            alarm.cancel()
+        self._alarms.clear()

@@ -1,0 +1,114 @@
+"""What happened to a call, for people: its record as lines in the order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from perdure.core.codec import describe_error
+
+from perdure.core.events import (
+    CancelAsked,
+    Cancelled,
+    ChildEnded,
+    ChildRefused,
+    ChildStarted,
+    Completed,
+    Event,
+    Failed,
+    Marked,
+    Resumed,
+    Signalled,
+    Started,
+    StepLate,
+    StepRaised,
+    StepReturned,
+    StoreReturned,
+    TimerFired,
+)
+from perdure.engine import TimelineEntry
+from perdure.engines.embedded.journal import Attempt, Record
+
+
+def timeline(record: Record) -> list[TimelineEntry]:
+    """The events in their order, then the steps that have no outcome yet, then what waits in the inbox."""
+    attempts = {attempt.key: attempt for attempt in record.attempts}
+    entries = [_line(event, attempts) for event in record.events]
+    settled = {event.key for event in record.events if isinstance(event, StepReturned | StepRaised | StepLate)}
+    if not record.view.is_over:
+        entries += (_pending(attempt) for attempt in record.attempts if attempt.key not in settled)
+    entries += _unread(record)
+    return entries
+
+
+def _line(event: Event, attempts: dict[str, Attempt]) -> TimelineEntry:
+    at = _time(event.at)
+    match event:
+        case Started():
+            return TimelineEntry(at, "started", f"on Python {event.python}")
+        case Resumed():
+            return TimelineEntry(at, "resumed", "")
+        case StepReturned():
+            error = _first_error(attempts, event.key) if event.attempts > 1 else None
+            return TimelineEntry(at, "step", event.name, event.attempts, _time(event.began), at, error)
+        case StepRaised():
+            error = describe_error(event.error)
+            return TimelineEntry(at, "step failed", event.name, event.attempts, _time(event.began), at, error)
+        case StepLate():
+            error = None if event.error is None else describe_error(event.error)
+            return TimelineEntry(at, "step too late", event.name, event.attempts, _time(event.began), at, error)
+        case TimerFired():
+            return TimelineEntry(at, "timer", event.key)
+        case Signalled():
+            return TimelineEntry(at, "signal", event.name)
+        case CancelAsked():
+            return TimelineEntry(at, "cancel asked", event.reason)
+        case ChildStarted():
+            return TimelineEntry(at, "child", f"{event.name} {event.call_id}")
+        case ChildRefused():
+            return TimelineEntry(at, "child refused", event.name, error=describe_error(event.error))
+        case ChildEnded():
+            error = None if event.error is None else describe_error(event.error)
+            return TimelineEntry(at, "child ended", event.call_id, error=error)
+        case StoreReturned():
+            return TimelineEntry(at, "store", event.name)
+        case Marked():
+            return TimelineEntry(at, "patched", event.change)
+        case Completed():
+            return TimelineEntry(at, "completed", "")
+        case Failed():
+            return TimelineEntry(at, "failed", "", error=describe_error(event.error))
+        case Cancelled():
+            return TimelineEntry(at, "cancelled", event.reason)
+
+
+def _pending(attempt: Attempt) -> TimelineEntry:
+    return TimelineEntry(
+        _time(attempt.last_began),
+        "step tried" if attempt.ended else "step begun",
+        attempt.name,
+        attempt.count,
+        began=_time(attempt.first_began),
+        error=attempt.last_error,
+        next_attempt=None if attempt.next_at is None else _time(attempt.next_at),
+    )
+
+
+def _unread(record: Record) -> Iterator[TimelineEntry]:
+    for row in record.inbox:
+        match row.event:
+            case Signalled():
+                yield TimelineEntry(_time(row.event.at), "signal (unread)", row.event.name)
+            case CancelAsked():
+                yield TimelineEntry(_time(row.event.at), "cancel (unread)", row.event.reason)
+            case _:
+                pass
+
+
+def _first_error(attempts: dict[str, Attempt], key: str) -> str | None:
+    attempt = attempts.get(key)
+    return None if attempt is None else attempt.last_error
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,353 @@
+"""A process with the code loaded: claims calls that are due, has them in memory while they run, lets go of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from typing import Any
+
+from perdure.engines.embedded.watchdog import Watchdog
+
+from perdure.engine import BodyFunction, CallView, Function, Notice
+from perdure.engines.embedded.clock import Alarm, Clock
+from perdure.engines.embedded.journal import (
+    Claim,
+    Claimed,
+    Delivered,
+    Held,
+    Journal,
+    NextDue,
+    NextExpiry,
+    Offer,
+    RemoveExpired,
+    commit,
+)
+from perdure.engines.embedded.live import LiveCall
+from perdure.engines.embedded.presence import Presence
+from perdure.engines.embedded.runner import BodyCall
+from perdure.engines.embedded.steps import ThreadOutcome, run_on_thread
+from perdure.engines.embedded.whole import WholeCall
+from perdure.errors import StorageError
+
+log = logging.getLogger("perdure")
+
+CLAIMED_AT_ONCE = 200
+"""Calls that one claim takes: a batch of journals is read under the write lock."""
+
+PARK_AFTER = 10.0
+"""Seconds without work after which a body leaves memory, if nothing is due for as long again."""
+
+REMOVED_AT_ONCE = 200
+
+
+class Worker:
+    """Runs calls of `functions` until it is drained."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        presence: Presence,
+        watchdog: Watchdog,
+        functions: Sequence[Function],
+        *,
+        publish: Callable[[CallView], None],
+        notify: Callable[[Notice], None],
+        threads: int,
+        concurrent_steps: int,
+        bodies_in_memory: int,
+        payload_limit: int,
+    ) -> None:
+        self.journal = journal
+        self.clock = clock
+        self.presence = presence
+        self.watchdog = watchdog
+        self.publish = publish
+        self.notify = notify
+        self.payload_limit = payload_limit
+        self.log = log
+        self.slots = asyncio.Semaphore(concurrent_steps)
+        self.replay_differences: list[str] = []
+        """What the replay check found, for trials to raise."""
+        self._functions_served = functions
+        self._functions: dict[str, Function] = {}
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="perdure-step")
+        self._most_in_memory = bodies_in_memory
+        self._live: dict[str, LiveCall] = {}
+        self._by_n: dict[int, LiveCall] = {}
+        self._idle: OrderedDict[str, float] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._something_due = asyncio.Event()
+        self._claiming: asyncio.Task[None] | None = None
+        self._next_due: Alarm | None = None
+        self._next_parking: Alarm | None = None
+        self._next_removal: Alarm | None = None
+        self._was_full = False
+        self._draining = False
+
+    # --- lifetime ---
+
+    async def open(self) -> None:
+        await self._offer()
+        self._claiming = asyncio.get_running_loop().create_task(self._claim_forever(), context=Context())
+        self.look()
+        await self._remove_expired()
+
+    async def drain(self, grace: float) -> None:
+        """Give running steps their grace, then give every call back for a sibling or the next start."""
+        self._draining = True
+        if self._claiming is not None:
+            self._claiming.cancel()
+            await asyncio.wait({self._claiming})
+        for alarm in (self._next_due, self._next_parking, self._next_removal):
+            if alarm is not None:
+                alarm.cancel()
+        await self._let_steps_end(grace)
+        for call in list(self._live.values()):
+            call.give_back()
+        for task in list(self._tasks):
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _let_steps_end(self, grace: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace
+        while loop.time() < until:
+            running = [task for call in self._live.values() for task in call.steps_running]
+            if not running:
+                return
+            await asyncio.wait(running, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+
+    def drop(self) -> None:
+        """As a crash would: nothing is written, nothing is given back."""
+        self._draining = True
+        if self._claiming is not None:
+            self._claiming.cancel()
+        for alarm in (self._next_due, self._next_parking, self._next_removal):
+            if alarm is not None:
+                alarm.cancel()
+        for call in list(self._live.values()):
+            call.left = True
+            call.abandon()
+        self._live.clear()
+        self._by_n.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # --- functions ---
+
+    def runs(self, function: str) -> bool:
+        return not self._draining and self._find(function) is not None
+
+    def _find(self, name: str) -> Function | None:
+        found = self._functions.get(name)
+        if found is None:  # registered since
+            self._read_functions()
+            found = self._functions.get(name)
+        return found
+
+    def _read_functions(self) -> None:
+        for function in self._functions_served:
+            for name in (function.name, *function.aliases):
+                self._functions.setdefault(name, function)
+
+    async def _offer(self) -> None:
+        self._read_functions()
+        offered = frozenset(self._functions)
+        await commit(self.journal, Offer(self.presence.process, offered, self.clock.now()))
+
+    # --- calls in memory ---
+
+    @property
+    def live(self) -> dict[str, LiveCall]:
+        return self._live
+
+    def begin(self, held: Held, context: Context | None) -> None:
+        """The first life of a call that was started here; its row is on disk."""
+        call = self._load(held, context)
+        if call is not None:
+            call.begin()
+
+    def _load(self, held: Held, context: Context | None) -> LiveCall | None:
+        function = self._find(held.view.function)
+        if function is None or self._draining:
+            from perdure.engines.embedded.journal import Yield
+
+            self.journal.write(Yield(held.n, held.epoch), lambda _result, _error: None)
+            return None
+        run = function.run
+        if isinstance(run, BodyFunction):
+            call: LiveCall = BodyCall(self, held, function, run)
+        else:
+            call = WholeCall(self, held, function, run, context)
+        self._live[call.call_id] = call
+        self._by_n[call.n] = call
+        return call
+
+    def forget(self, call: LiveCall) -> None:
+        if self._live.get(call.call_id) is call:
+            del self._live[call.call_id]
+            del self._by_n[call.n]
+            self._idle.pop(call.call_id, None)
+            if self._was_full:
+                self._was_full = False
+                self.look()
+
+    # --- claiming ---
+
+    def look(self) -> None:
+        """Something may be due."""
+        self._something_due.set()
+
+    async def _claim_forever(self) -> None:
+        while True:
+            await self._something_due.wait()
+            self._something_due.clear()
+            try:
+                await self._claim_due()
+            except StorageError:
+                log.exception("cannot claim calls; trying again in a second")
+                await asyncio.sleep(1)
+                self.look()
+
+    async def _claim_due(self) -> None:
+        self._read_functions()
+        functions = frozenset(self._functions)
+        while room := self._room():
+            limit = min(room, CLAIMED_AT_ONCE)
+            claim = Claim(self.presence.process, functions, self.clock.now(), limit)
+            claimed = await commit(self.journal, claim)
+            for each in claimed:
+                await self._begin_again(each)
+            if len(claimed) < limit:
+                break
+        self._wake_at(await self.journal.read(NextDue(functions)))
+
+    async def _begin_again(self, claimed: Claimed) -> None:
+        call = self._load(claimed.held, None)
+        if call is None:
+            return
+        try:
+            await call.begin_again(claimed)
+        except Exception as error:
+            log.exception("call %s cannot be loaded", call.call_id)
+            call.stick(error, diverged=True)
+
+    def _room(self) -> int:
+        room = self._most_in_memory - len(self._live)
+        if room <= 0:
+            self._park_idle(1 - room)
+            room = self._most_in_memory - sum(not call.left for call in self._live.values())
+        self._was_full = room <= 0
+        return max(room, 0)
+
+    def _wake_at(self, when: float | None) -> None:
+        if self._next_due is not None:
+            self._next_due.cancel()
+        self._next_due = None if when is None or self._draining else self.clock.alarm(when, self.look)
+
+    # --- parking ---
+
+    def idle(self, call: LiveCall) -> None:
+        """Nothing of the call runs."""
+        self._idle.pop(call.call_id, None)
+        self._idle[call.call_id] = self.clock.now()
+        if len(self._live) > self._most_in_memory:
+            self._park_idle(len(self._live) - self._most_in_memory)
+        elif self._next_parking is None and not self._draining:
+            self._next_parking = self.clock.alarm(self.clock.now() + PARK_AFTER, self._park_stale)
+
+    def _park_idle(self, count: int) -> None:
+        """Make room, those first that have been idle for longest."""
+        while count > 0 and self._idle:
+            call_id, _ = self._idle.popitem(last=False)
+            call = self._live.get(call_id)
+            if call is not None and call.is_idle:
+                call.park()
+                count -= 1
+
+    def _park_stale(self) -> None:
+        self._next_parking = None
+        now = self.clock.now()
+        for call_id, since in list(self._idle.items()):
+            if since > now - PARK_AFTER:
+                self._next_parking = self.clock.alarm(since + PARK_AFTER, self._park_stale)
+                return
+            del self._idle[call_id]
+            call = self._live.get(call_id)
+            if call is None or not call.is_idle:
+                continue
+            wake_at = call.wake_at
+            if wake_at is None or wake_at > now + PARK_AFTER:
+                call.park()
+
+    # --- what comes from elsewhere ---
+
+    def wake(self, told: tuple[Delivered, ...]) -> None:
+        """Something lies in these calls' inboxes."""
+        for delivered in told:
+            call = self._by_n.get(delivered.n)
+            if call is not None:
+                self.spawn(call.look_at_inbox())
+            elif delivered.owner is None:
+                self.look()
+                self.presence.tell_due()
+            else:
+                self.presence.tell_owner(delivered.owner)
+
+    def call_started(self, call_id: str) -> None:
+        """A call was made that nobody owns yet."""
+        self.look()
+        self.presence.tell_due()
+
+    async def look_everywhere(self, arrived: Sequence[int]) -> None:
+        """A hint may have been lost: look at what `arrived` in inboxes, and at what is due."""
+        for n in arrived:
+            call = self._by_n.get(n)
+            if call is not None:
+                await call.look_at_inbox()
+        self.look()
+
+    # --- what calls need ---
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("perdure failed inside; the call goes on at its next event", exc_info=error)
+
+    def in_thread(self, function: Callable[[], Any]) -> asyncio.Future[ThreadOutcome]:
+        context = contextvars.copy_context()
+        return asyncio.get_running_loop().run_in_executor(self._threads, context.run, run_on_thread, function)
+
+    def log_failure(self, call_id: str, error: BaseException) -> None:
+        log.info("call %s failed: %s: %s", call_id, type(error).__name__, error, extra={"perdure_call": call_id})
+
+    def replay_differs(self, call_id: str, how: str) -> None:
+        self.replay_differences.append(f"call {call_id}: {how}")
+        log.error("call %s does not replay as it ran: %s", call_id, how)
+
+    # --- retention ---
+
+    async def _remove_expired(self) -> None:
+        """Remove what was kept long enough, a small batch at a time."""
+        removed = await commit(self.journal, RemoveExpired(self.clock.now(), REMOVED_AT_ONCE))
+        expiry = await self.journal.read(NextExpiry())
+        if expiry is None or self._draining:
+            when = self.clock.now() + 3600
+        elif removed == REMOVED_AT_ONCE:
+            when = self.clock.now() + 0.1
+        else:
+            when = max(expiry, self.clock.now() + 60)
+        if not self._draining:
+            self._next_removal = self.clock.alarm(when, lambda: self.spawn(self._remove_expired()))
