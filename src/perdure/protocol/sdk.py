@@ -1,0 +1,53 @@
+"""What perdure uses of `mcp` beyond its public API. No other module may touch a private name of it.
+
+`tests/protocol/test_sdk_names.py` fails when a release of the SDK changes one of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp.server import Server
+from mcp.server.connection import Connection
+from mcp.server.context import ServerRequestContext
+from mcp.server.mcpserver import MCPServer
+from mcp.server.subscriptions import ListenHandler
+from mcp.shared.dispatcher import DispatchContext
+from mcp.shared.message import MessageMetadata
+
+RequestContext = ServerRequestContext[Any, Any]
+
+
+def lowlevel_server(server: MCPServer[Any]) -> Server[Any]:
+    return server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  it has no public name
+
+
+def connection_of(ctx: RequestContext) -> Connection:
+    """Sessions era: the same object for every message of a session. Stateless era: one per request."""
+    return ctx.session._connection  # pyright: ignore[reportPrivateUsage]  it has no public name
+
+
+def session_id(ctx: RequestContext) -> str | None:
+    """The id that the transport gave to the session; a header of that name may be anybody's invention."""
+    return connection_of(ctx).session_id
+
+
+def metadata_of(ctx: RequestContext) -> MessageMetadata:
+    """What the transport attached to the message: None in memory."""
+    return _dispatched(ctx).message_metadata
+
+
+def cancel_was_requested(ctx: RequestContext) -> bool:
+    """The client sent `notifications/cancelled` for this request, and the transport passed it on."""
+    return _dispatched(ctx).cancel_requested.is_set()
+
+
+def close_listens(server: MCPServer[Any]) -> None:
+    """End every `subscriptions/listen` with its result, as the specification asks of a server that leaves."""
+    entry = lowlevel_server(server).get_request_handler("subscriptions/listen")
+    if entry is not None and isinstance(entry.handler, ListenHandler):
+        entry.handler.close()
+
+
+def _dispatched(ctx: RequestContext) -> DispatchContext[Any]:
+    return ctx.session._request_outbound  # pyright: ignore[reportPrivateUsage]  it has no public name
