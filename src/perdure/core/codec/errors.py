@@ -93,8 +93,7 @@ def _group(group: BaseExceptionGroup[BaseException], lost: Callable[[BaseExcepti
         **origin,
     }
     own = {**record, "type": name_of(type(group))}
-    survives = type(_restored_or_described(own)) is cast("object", type(group))
-    return own if survives else record
+    return own if isinstance(_restored_or_described(own), type(group)) else record
 
 
 def _described(error: BaseException) -> Record:
