@@ -87,7 +87,10 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The step or whole-step tool that runs here; `call_id` is None in an ordinary tool."""
+    """The step or whole-step tool that runs here; `call_id` is None in an ordinary tool.
+
+    A body sets one for itself too, so that the stores it uses know whose it is; `current_effects` tells the two apart.
+    """
 
     host: Host
     caller: str | None

@@ -40,6 +40,10 @@ class Principal:
         return "principal:" + json.dumps([self.client_id, self.issuer, self.subject], separators=(",", ":"))
 
 
+MACHINE = "machine"
+"""The caller where no principal is known but the machine's own user asks: stdio, in memory, scripts (DESIGN §3)."""
+
+
 # --- what can be run ------------------------------------------------------------------------------
 
 

@@ -1,0 +1,146 @@
+"""Durable MCP servers for Python: an accepted tool call runs to its end, whatever happens to its process.
+
+What is exported here is the public API; every other module may change.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver.exceptions import ToolError
+
+    from perdure.calls import Call, Calls
+    from perdure.context import DurableContext, StepInfo, current_step
+    from perdure.core.call import Status
+    from perdure.core.retry import Retry, TryAgain
+    from perdure.engine import CallView, Engine, Page, Principal, Question, TimelineEntry
+    from perdure.engines.embedded.engine import Embedded
+    from perdure.errors import (
+        AlreadyAnswered,
+        CallEnded,
+        CallFailed,
+        CallNotFound,
+        Conflict,
+        Diverged,
+        EffectOutsideStep,
+        InputUnavailable,
+        NetworkFileSystem,
+        NotRecordable,
+        OutcomeUnknown,
+        PayloadTooLarge,
+        PerdureError,
+        SchemaTooNew,
+        StepFailed,
+        StepOutsideBody,
+        StorageCorrupt,
+        StorageError,
+        StorageFull,
+        Stuck,
+    )
+    from perdure.job import Job
+    from perdure.server import DurableMCP
+    from perdure.signal import Signal
+    from perdure.step import Step, step
+    from perdure.store import Store
+    from perdure.tool import CallOptions
+
+# Imported when first used: a command line that only reads a file needs neither the SDK nor the engine's code.
+_HOMES = {
+    "mcp.server.mcpserver.exceptions": ("ToolError",),
+    "perdure.calls": ("Call", "Calls"),
+    "perdure.context": ("DurableContext", "StepInfo", "current_step"),
+    "perdure.core.call": ("Status",),
+    "perdure.core.retry": ("Retry", "TryAgain"),
+    "perdure.engine": ("CallView", "Engine", "Page", "Principal", "Question", "TimelineEntry"),
+    "perdure.engines.embedded.engine": ("Embedded",),
+    "perdure.errors": (
+        "AlreadyAnswered",
+        "CallEnded",
+        "CallFailed",
+        "CallNotFound",
+        "Conflict",
+        "Diverged",
+        "EffectOutsideStep",
+        "InputUnavailable",
+        "NetworkFileSystem",
+        "NotRecordable",
+        "OutcomeUnknown",
+        "PayloadTooLarge",
+        "PerdureError",
+        "SchemaTooNew",
+        "StepFailed",
+        "StepOutsideBody",
+        "StorageCorrupt",
+        "StorageError",
+        "StorageFull",
+        "Stuck",
+    ),
+    "perdure.job": ("Job",),
+    "perdure.server": ("DurableMCP",),
+    "perdure.signal": ("Signal",),
+    "perdure.step": ("Step", "step"),
+    "perdure.store": ("Store",),
+    "perdure.tool": ("CallOptions",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+__all__ = [
+    "AlreadyAnswered",
+    "Call",
+    "CallEnded",
+    "CallFailed",
+    "CallNotFound",
+    "CallOptions",
+    "CallView",
+    "Calls",
+    "Conflict",
+    "Diverged",
+    "DurableContext",
+    "DurableMCP",
+    "EffectOutsideStep",
+    "Embedded",
+    "Engine",
+    "InputUnavailable",
+    "Job",
+    "NetworkFileSystem",
+    "NotRecordable",
+    "OutcomeUnknown",
+    "Page",
+    "PayloadTooLarge",
+    "PerdureError",
+    "Principal",
+    "Question",
+    "Retry",
+    "SchemaTooNew",
+    "Signal",
+    "Status",
+    "Step",
+    "StepFailed",
+    "StepInfo",
+    "StepOutsideBody",
+    "StorageCorrupt",
+    "StorageError",
+    "StorageFull",
+    "Store",
+    "Stuck",
+    "TimelineEntry",
+    "ToolError",
+    "TryAgain",
+    "current_step",
+    "step",
+]
