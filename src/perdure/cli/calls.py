@@ -1,0 +1,87 @@
+"""See calls and steer them: each command is one sentence over `Calls`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from perdure.calls import Calls
+from perdure.cli.files import Held, find_call, opened
+from perdure.cli.output import print_json, terminal
+from perdure.cli.problem import Problem
+from perdure.cli.records import call_record, entry_record
+from perdure.cli.render import call_page, calls_table
+from perdure.core.call import Status
+from perdure.engine import Page
+
+
+async def list_calls(
+    files: list[str], tool: str | None, status: Status | None, limit: int, after: str | None, *, as_json: bool
+) -> None:
+    if after is not None and len(files) > 1:
+        raise Problem("--after goes on in one file: name it with --server or --engine.")
+
+    async def page(calls: Calls) -> Page:
+        return await calls.find(tool=tool, status=status, after=after, limit=limit)
+
+    pages: list[tuple[str, Page]] = []
+    for file in files:
+        async with opened(file) as calls:
+            pages.append((file, await page(calls)))
+    found = [Held(file, view) for file, page in pages for view in page.calls]
+    newest = sorted(found, key=lambda held: held.view.created, reverse=True)[:limit]
+    following = pages[0][1].next if len(pages) == 1 else None
+
+    if as_json:
+        print_json({"calls": [call_record(held.view, held.file) for held in newest], "next": following})
+        return
+    out = terminal()
+    if not newest:
+        out.print("No calls.")
+        return
+    named = [(Path(held.file).stem, held.view) for held in newest]
+    out.print(calls_table(named, datetime.now(UTC), with_server=len(files) > 1))
+    if following is not None:
+        out.print(f"There are more: --after {following}")
+
+
+async def show_call(files: list[str], id: str, *, as_json: bool) -> None:
+    held = await find_call(files, id)
+    async with opened(held.file) as calls:
+        timeline = await calls.timeline(held.view.id)
+    if as_json:
+        print_json(call_record(held.view, held.file) | {"timeline": [entry_record(entry) for entry in timeline]})
+    else:
+        terminal().print(call_page(held.view, timeline, datetime.now(UTC)))
+
+
+async def cancel_call(files: list[str], id: str, reason: str) -> None:
+    held = await find_call(files, id)
+    async with opened(held.file) as calls:
+        await calls.cancel(held.view.id, reason=reason)
+    terminal().print(f"Call {held.view.id} was asked to cancel.")
+
+
+async def signal_call(files: list[str], id: str, name: str, value: Any) -> None:
+    held = await find_call(files, id)
+    async with opened(held.file) as calls:
+        await calls.signal(held.view.id, name, value)
+    terminal().print(f"Call {held.view.id} has the signal {name}.")
+
+
+async def retry_call(files: list[str], id: str) -> None:
+    held = await find_call(files, id)
+    async with opened(held.file) as calls:
+        again = await calls.retry(held.view.id)
+    if again.id == held.view.id:
+        terminal().print(f"Call {again.id} is replayed.")
+    else:
+        terminal().print(f"Call {again.id} was started in its place.")
+
+
+async def release_call(files: list[str], id: str) -> None:
+    held = await find_call(files, id)
+    async with opened(held.file) as calls:
+        await calls.release(held.view.id)
+    terminal().print(f"Call {held.view.id} is free for another process.")

@@ -1,0 +1,83 @@
+"""Which files the commands read (DESIGN §11.12), and how they are opened: beside whatever serves them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from perdure.calls import EVERYONE, Calls
+from perdure.cli.problem import Problem
+from perdure.engine import CallView, open_engine
+from perdure.engines.embedded.engine import Embedded
+from perdure.errors import CallNotFound
+
+WHOLE_ID = 32
+SEARCHED = 1000
+"""The beginning of an id is looked for among so many calls of a file, the newest."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A call, and the file that has it."""
+
+    file: str
+    view: CallView
+
+
+def files_to_read(engine: str | None, server: str | None) -> list[str]:
+    if server is not None:
+        return [str(data_folder() / f"{server}.db")]
+    if named := engine or os.environ.get("PERDURE_ENGINE"):
+        return [named]
+    if files := sorted(map(str, data_folder().glob("*.db"))):
+        return files
+    raise Problem(f"There are no calls yet: nothing is in {data_folder()}. Name another file with --engine.")
+
+
+def data_folder() -> Path:
+    import platformdirs
+
+    return platformdirs.user_data_path("perdure", appauthor=False)
+
+
+@asynccontextmanager
+async def opened(file: str) -> AsyncGenerator[Calls]:
+    """Every call of a file; nothing is run here, and servers may be at work on it."""
+    try:
+        engine = open_engine(file)
+    except ValueError as error:
+        raise Problem(str(error)) from None
+    if isinstance(engine, Embedded):
+        if engine.path is None:
+            raise Problem("memory: is gone with its process; only a file can be read.")
+        if not engine.path.is_file():
+            raise Problem(f"There is no file {engine.path}.")
+    async with engine.serve((), work=False):
+        yield Calls(lambda: engine, caller=EVERYONE)
+
+
+async def find_call(files: list[str], id: str) -> Held:
+    """The one call with this id, or whose id begins so."""
+    found = [held for file in files for held in await _matching(file, id)]
+    match found:
+        case [one]:
+            return one
+        case []:
+            raise CallNotFound(id)
+        case _:
+            ids = ", ".join(held.view.id for held in found)
+            raise Problem(f"{id} is the beginning of {len(found)} ids: {ids}. Give more of it.")
+
+
+async def _matching(file: str, id: str) -> list[Held]:
+    async with opened(file) as calls:
+        try:
+            return [Held(file, await calls.get(id))]
+        except CallNotFound:
+            if len(id) >= WHOLE_ID:
+                return []
+        newest = (await calls.find(limit=SEARCHED)).calls
+    return [Held(file, view) for view in newest if view.id.startswith(id)]
