@@ -10,6 +10,7 @@ PerdureError
 ├── NotRecordable         the author: a value would not survive recording
 ├── PayloadTooLarge       the author: a value over the limit
 ├── Diverged              the author: the code no longer fits the journal
+├── Spinning              the author: a body that never lets go
 ├── Refused               the client: the request cannot be accepted as it is
 │   ├── Conflict              other arguments under the same key
 │   └── CallerUnknown         keys and idempotency keys need to know who asks
@@ -134,6 +135,19 @@ class Diverged(PerdureError):
         super().__init__(
             f"The code no longer fits the journal.{hint}\n  recorded: {recorded}\n  asked:    {asked}\n"
             "Deploy code that fits (ctx.patched lets old and new live together), then `perdure retry` the call."
+        )
+
+
+class Spinning(PerdureError):
+    """A body that goes on and on without waiting for anything."""
+
+    def __init__(self, call: str, callbacks: int) -> None:
+        self.call = call
+        self.callbacks = callbacks
+        super().__init__(
+            f"The body of call {call} went on for {callbacks:,} callbacks without waiting for anything. "
+            "Look for a loop around sleep(0), or one that swallows every error; deploy the mended code, "
+            "then `perdure retry` the call."
         )
 
 

@@ -70,6 +70,25 @@ class StartChild:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinCall:
+    """Wait for the end of a call that is not this body's own; giving up waiting cancels nothing."""
+
+    key: str
+    name: str
+    digest: str
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEnd:
+    """No command: what a `StartChild` or `JoinCall` is from its `ChildStarted` on; `own`: the body's own child."""
+
+    key: str
+    call_id: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UseStore:
     """Read or write a store. The write and its `StoreReturned` are one transaction."""
 
@@ -147,4 +166,7 @@ Tell = SetStatus | ReportProgress | SendLog | NotifyChange
 
 Finish = Complete | Fail | EndCancelled
 
-Command = RunStep | SetTimer | DropTimer | StartChild | UseStore | Abandon | Mark | Tell | Finish
+Ask = RunStep | StartChild | JoinCall | UseStore | AwaitEnd
+"""What a body waits for and can give up."""
+
+Command = RunStep | SetTimer | DropTimer | StartChild | JoinCall | UseStore | Abandon | Mark | Tell | Finish
