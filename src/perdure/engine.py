@@ -349,9 +349,11 @@ class Engine(Protocol):
         *,
         work: bool = True,
         notices: Callable[[Notice], None] | None = None,
+        around: AbstractAsyncContextManager[Any] | None = None,
     ) -> AbstractAsyncContextManager[None]:
         """Open the storage and, with `work`, run calls of these functions until it is left.
 
+        `around` is entered when the storage is open and before calls run, and left when they no longer do.
         Functions may be added to a list that is served. On the way out running steps have a grace
         period; the rest is released to siblings or the next start.
         """
