@@ -19,7 +19,14 @@ app = typer.Typer(
 Server = Annotated[str, typer.Argument(help="A shipped server's name, a FILE.py, or MODULE:OBJECT.", metavar="SERVER")]
 CallId = Annotated[str, typer.Argument(help="The call's id, or its first characters.", metavar="ID")]
 EngineOption = Annotated[
-    str | None, typer.Option("--engine", help="A path or URL; beats what the server says and PERDURE_ENGINE.")
+    str | None,
+    typer.Option(
+        "--engine", help="Where calls are kept: a path or URL. Beats what the server says and PERDURE_ENGINE."
+    ),
+]
+FileOption = Annotated[
+    str | None,
+    typer.Option("--engine", help="The file to read; else PERDURE_ENGINE, else all files of the data folder."),
 ]
 ServerOption = Annotated[str | None, typer.Option("--server", help="The server's name: its file in the data folder.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -29,6 +36,23 @@ Dev = Annotated[
 
 SERVERS = "Servers"
 CALLS = "Calls"
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"perdure {version('perdure')}")
+        raise typer.Exit
+
+
+@app.callback()
+def perdure(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What all commands share: nothing but the version."""
 
 
 # --- servers --------------------------------------------------------------------------------------
@@ -84,7 +108,7 @@ def calls(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
     after: Annotated[str | None, typer.Option(help="Go on where a page ended.")] = None,
-    engine: EngineOption = None,
+    engine: FileOption = None,
     server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +120,7 @@ def calls(
 
 
 @app.command(rich_help_panel=CALLS)
-def call(id: CallId, engine: EngineOption = None, server: ServerOption = None, as_json: Json = False) -> None:
+def call(id: CallId, engine: FileOption = None, server: ServerOption = None, as_json: Json = False) -> None:
     """Show a call: its state, its questions, its timeline."""
     with reported():
         from perdure.cli.calls import show_call
@@ -108,7 +132,7 @@ def call(id: CallId, engine: EngineOption = None, server: ServerOption = None, a
 def cancel(
     id: CallId,
     reason: Annotated[str, typer.Option(help="Why; the client is told.")] = "",
-    engine: EngineOption = None,
+    engine: FileOption = None,
     server: ServerOption = None,
 ) -> None:
     """Cancel a call; its body may clean up first."""
@@ -123,7 +147,7 @@ def signal(
     id: CallId,
     name: Annotated[str, typer.Argument(help="The signal's name.", metavar="NAME")],
     value: Annotated[str, typer.Argument(help="Its value.", metavar="JSON")],
-    engine: EngineOption = None,
+    engine: FileOption = None,
     server: ServerOption = None,
 ) -> None:
     """Send a call a signal."""
@@ -135,7 +159,7 @@ def signal(
 
 
 @app.command(rich_help_panel=CALLS)
-def retry(id: CallId, engine: EngineOption = None, server: ServerOption = None) -> None:
+def retry(id: CallId, engine: FileOption = None, server: ServerOption = None) -> None:
     """Try again: replay a stuck call, or start a new one for a call that failed."""
     with reported():
         from perdure.cli.calls import retry_call
@@ -144,7 +168,7 @@ def retry(id: CallId, engine: EngineOption = None, server: ServerOption = None) 
 
 
 @app.command(rich_help_panel=CALLS)
-def release(id: CallId, engine: EngineOption = None, server: ServerOption = None) -> None:
+def release(id: CallId, engine: FileOption = None, server: ServerOption = None) -> None:
     """Take a call from a process that hangs, so that another can go on with it."""
     with reported():
         from perdure.cli.calls import release_call

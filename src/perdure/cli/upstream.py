@@ -10,7 +10,7 @@ from typing import Protocol
 
 import httpx
 
-from perdure.cli.children import listening
+from perdure.cli.children import Child, listening
 from perdure.cli.files import opened
 from perdure.servers import nws
 
@@ -42,18 +42,20 @@ class Service(Protocol):
 class StandIn:
     """Its own process, so that it outlives the server."""
 
-    def __init__(self, address: str, http: httpx.AsyncClient) -> None:
-        self._counts = f"{address}/_counts"
+    def __init__(self, child: Child, http: httpx.AsyncClient) -> None:
+        self._counts = f"{child.address}/_counts"
         self._http = http
-        self.introduction = f"A stand-in for the weather service listens at {address}, and fails as planned."
-        self.settings = {nws.SETTING: address}
+        self.introduction = (
+            f"A stand-in for the weather service listens at {child.address}, process {child.pid}. It fails as planned."
+        )
+        self.settings = {nws.SETTING: child.address}
 
     @classmethod
     @asynccontextmanager
     async def started(cls) -> AsyncGenerator[Service]:
         faults = [part for fault in FAULTS for part in ("--fault", fault)]
         async with listening("perdure.servers.standins.weather", *faults) as child, httpx.AsyncClient() as http:
-            yield cls(child.address, http)
+            yield cls(child, http)
 
     async def said_where(self, file: Path) -> bool:
         return any(each["succeeded"] for each in (await self.counts()).values())

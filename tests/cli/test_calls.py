@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perdure.cli.files import data_folder
+from tests.cli.commands import ended, finish, perdure, read_json, start, worker
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "shop.db"
+    monkeypatch.setenv("PERDURE_ENGINE", str(path))
+    return path
+
+
+def test_calls_are_listed_the_newest_first() -> None:
+    first, second = finish("offer", item="tea"), start("order", item="cake")
+
+    listed = perdure("calls")
+    table = [line.split()[:2] for line in listed.stdout.splitlines()]
+
+    assert listed.exit_code == 0
+    assert table == [["id", "tool"], [second[:8], "order"], [first[:8], "offer"]]
+    assert [call["id"] for call in read_json("calls")["calls"]] == [second, first]
+
+
+def test_calls_are_chosen_by_tool_and_status() -> None:
+    done, failed, waiting = finish("offer", item="tea"), finish("offer", item="nothing"), start("order", item="cake")
+
+    def listed(*options: str) -> list[str]:
+        return [call["id"] for call in read_json("calls", *options)["calls"]]
+
+    assert listed("--tool", "offer") == [failed, done]
+    assert listed("--status", "completed") == [done]
+    assert listed("--status", "failed", "--tool", "order") == []
+    assert listed("--limit", "1") == [waiting]
+
+
+def test_a_page_says_how_to_go_on() -> None:
+    ids = [start("order", item=str(n)) for n in range(3)]
+
+    page = read_json("calls", "--limit", "2")
+    rest = read_json("calls", "--limit", "2", "--after", page["next"])
+
+    assert [call["id"] for call in page["calls"] + rest["calls"]] == ids[::-1]
+    assert rest["next"] is None
+    assert f"--after {page['next']}" in perdure("calls", "--limit", "2").stdout
+
+
+def test_a_call_is_shown_with_its_timeline_and_its_result() -> None:
+    call = finish("offer", item="tea")
+
+    page = perdure("call", call).stdout
+    record = read_json("call", call)
+
+    assert page.startswith("offer  completed")
+    assert "tea for 3" in page
+    assert record["key"] == "offer-tea"
+    assert record["result"]["content"][0]["text"] == "tea for 3"
+    assert [(entry["kind"], entry["name"]) for entry in record["timeline"]] == [
+        ("started", record["timeline"][0]["name"]),
+        ("step", "price"),
+        ("completed", ""),
+    ]
+    assert record["timeline"][1]["attempts"] == 1
+
+
+def test_a_failed_call_says_what_went_wrong() -> None:
+    call = finish("offer", item="nothing")
+
+    record = read_json("call", call)
+
+    assert record["status"] == "failed"
+    assert "We do not sell nothing." in record["error"]
+    assert "We do not sell nothing." in perdure("call", call).stdout
+
+
+def test_the_beginning_of_an_id_is_enough_where_it_is_one_calls() -> None:
+    call, _ = start("order", item="tea"), start("order", item="cake")
+
+    assert read_json("call", call[:10])["id"] == call
+
+
+def test_an_id_that_begins_several_calls_is_refused_with_their_ids() -> None:
+    first, second = start("order", item="tea"), start("order", item="cake")
+
+    refused = perdure("call", "")
+
+    assert refused.exit_code == 1
+    assert first in refused.stderr
+    assert second in refused.stderr
+
+
+@pytest.mark.parametrize("command", [["call"], ["cancel"], ["retry"], ["release"]])
+def test_an_unknown_call_is_one_line_on_stderr(command: list[str]) -> None:
+    start("order", item="tea")
+
+    refused = perdure(*command, "f" * 32)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == f"perdure: There is no call {'f' * 32}.\n"
+
+
+def test_a_signal_reaches_a_call_that_another_process_runs(file: Path) -> None:
+    call = start("order", item="cake")
+    with worker(file):
+        sent = perdure("signal", call, "decision", "true")
+        record = ended(call)
+
+    assert sent.exit_code == 0, sent.output
+    assert record["result"]["content"][0]["text"] == "ordered for 4"
+
+
+def test_a_signal_that_the_call_does_not_take_is_refused() -> None:
+    call = start("order", item="cake")
+
+    unknown = perdure("signal", call, "decisions", "true")
+    of_another_type = perdure("signal", call, "decision", '"perhaps"')
+
+    assert (unknown.exit_code, of_another_type.exit_code) == (1, 1)
+    assert "It takes: decision." in unknown.stderr
+    assert "does not take this value" in of_another_type.stderr
+
+
+def test_a_second_decision_is_refused() -> None:
+    call = start("order", item="cake")
+
+    assert perdure("signal", call, "decision", "true").exit_code == 0
+    assert "decided already" in perdure("signal", call, "decision", "false").stderr
+
+
+def test_what_is_no_json_is_a_wrong_use() -> None:
+    assert perdure("signal", start("order", item="cake"), "decision", "yes").exit_code == 2
+
+
+def test_a_cancelled_call_ends_with_its_reason(file: Path) -> None:
+    call = start("order", item="cake")
+    with worker(file):
+        assert perdure("cancel", call, "--reason", "sold out").exit_code == 0
+        record = ended(call)
+
+    assert record["status"] == "cancelled"
+    assert "sold out" in str(record)
+
+
+def test_a_failed_call_is_retried_as_a_new_one() -> None:
+    call = finish("offer", item="nothing")
+
+    said = perdure("retry", call).stdout
+    newest = read_json("calls")["calls"][0]["id"]
+
+    assert newest != call
+    assert said == f"Call {newest} was started in its place.\n"
+
+
+def test_a_completed_call_is_not_retried() -> None:
+    refused = perdure("retry", finish("offer", item="tea"))
+
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("perdure: ")
+
+
+def test_a_call_is_released_for_another_process() -> None:
+    call = start("order", item="cake")
+
+    assert perdure("release", call).stdout == f"Call {call} is free for another process.\n"
+
+
+# --- which file -----------------------------------------------------------------------------------
+
+
+def test_without_a_name_every_file_of_the_data_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    folder = data_folder()
+    ids: list[str] = []
+    for server in ("shop", "annex"):
+        monkeypatch.setenv("PERDURE_ENGINE", str(folder / f"{server}.db"))
+        ids.append(start("order", item="tea"))
+    monkeypatch.delenv("PERDURE_ENGINE")
+
+    assert [call["id"] for call in read_json("calls")["calls"]] == ids[::-1]
+    assert [call["id"] for call in read_json("calls", "--server", "shop")["calls"]] == ids[:1]
+    assert read_json("call", ids[0])["engine"] == str(folder / "shop.db")
+    assert "annex" in perdure("calls").stdout
+    assert perdure("calls", "--after", "x").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--engine", "nowhere.db"], "There is no file"),
+        (["--engine", "memory:"], "gone with its process"),
+        (["--engine", "temporal://host/default"], "Temporal"),
+        (["--server", "nobody"], "There is no file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line_on_stderr(options: list[str], problem: str) -> None:
+    refused = perdure("calls", *options)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert problem in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_file_of_another_kind_is_one_line_on_stderr(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("not a database, " * 1000)
+
+    refused = perdure("calls", "--engine", str(tmp_path / "notes.db"))
+
+    assert refused.exit_code == 1
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_one_file_is_named_in_one_way() -> None:
+    assert perdure("calls", "--engine", "a.db", "--server", "b").exit_code == 2
