@@ -17,11 +17,13 @@ from perdure.core.codec.errors import (
 )
 from perdure.core.codec.events import decode_event, encode_event
 from perdure.core.codec.names import class_named, name_of
+from perdure.core.codec.returns import awaits, plain_function, return_annotation
 from perdure.core.codec.values import ANY, ValueCodec, codec_for
 
 __all__ = [
     "ANY",
     "ValueCodec",
+    "awaits",
     "class_named",
     "codec_for",
     "decode_error",
@@ -34,4 +36,6 @@ __all__ = [
     "error_message",
     "error_type",
     "name_of",
+    "plain_function",
+    "return_annotation",
 ]

@@ -8,7 +8,6 @@ from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 from pydantic_core import PydanticSerializationError
 
 from perdure.core.codec.difference import difference
@@ -38,7 +37,7 @@ class AnnotatedCodec(Generic[T]):
         try:
             raw = self._dump(value, by_alias=False, round_trip=True, warnings="error")
         except (PydanticSerializationError, RecursionError, ValueError) as exc:
-            raise NotRecordable(self.what, _first_line(exc)) from exc
+            raise NotRecordable(self.what, _why_not_written(exc)) from exc
         if not (self._plain and is_plain(value)):
             self._prove(value, raw)
         return raw
@@ -64,7 +63,7 @@ class AnnotatedCodec(Generic[T]):
         except ValidationError as exc:
             raise NotRecordable(self.what, f"it would not be read back: {_first_error(exc)}") from exc
         if (change := difference(value, returned)) is not None:
-            raise NotRecordable(f"{self.what}{change.partition(':')[0]}", change.partition(": ")[2] + ".")
+            raise NotRecordable(f"{self.what}{change.place}", f"{change.what}.")
 
 
 def is_plain(value: object, depth: int = DEPTH) -> bool:
@@ -100,9 +99,9 @@ def _checked(annotation: Any, what: str) -> TypeAdapter[Any]:
                 raise
             adapter = TypeAdapter[Any](annotation)
         schemas = [adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")]
-    except PydanticUndefinedAnnotation as exc:
-        raise NotRecordable(what, f"the name {exc.name!r} in its annotation cannot be resolved.") from exc
-    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema, PydanticUserError) as exc:
+    except PydanticUserError as exc:  # the others that pydantic raises here derive from it
+        if exc.code == "class-not-fully-defined":
+            raise NameError(_first_line(exc), name=_name(annotation)) from exc
         raise NotRecordable(what, f"{_name(annotation)} has no JSON form ({_first_line(exc)})") from exc
     for node in _nodes(adapter.core_schema):
         if node.get("serialization_exclude") is True or "serialization_exclude_if" in node:
@@ -144,10 +143,17 @@ def _name(annotation: Any) -> str:
     return annotation.__qualname__ if isinstance(annotation, type) else repr(annotation)
 
 
+def _why_not_written(exc: Exception) -> str:
+    why = _first_line(exc)
+    if "utf-8 sequence" in why:
+        return f"{why}. Give the model ConfigDict(ser_json_bytes='base64', val_json_bytes='base64')."
+    return why
+
+
 def _first_line(exc: Exception) -> str:
     """pydantic's own words, without its headline and its links."""
     lines = str(exc).removeprefix("Pydantic serializer warnings:").strip().splitlines()
-    return lines[0].strip() if lines else type(exc).__name__
+    return lines[0].strip().removeprefix("PydanticSerializationUnexpectedValue") if lines else type(exc).__name__
 
 
 def _first_error(exc: ValidationError) -> str:

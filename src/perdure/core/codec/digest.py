@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from perdure.core.codec.names import name_of
 
@@ -60,6 +62,9 @@ def _spell(value: Any) -> Any:
         return {"$model": [name_of(kind), {name: getattr(value, name, None) for name in type(value).model_fields}]}
     if is_dataclass(value) and kind is not type:
         return {"$model": [name_of(kind), {field.name: getattr(value, field.name, None) for field in fields(value)}]}
+    if not isinstance(value, Iterator):  # whose items the step wants
+        with suppress(PydanticSerializationError):
+            return {f"${kind.__name__}": to_jsonable_python(value)}
     return {"$type": name_of(kind)}
 
 

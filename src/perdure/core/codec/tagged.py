@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from perdure.core.codec.annotated import DEPTH, AnnotatedCodec, is_plain
+from perdure.core.codec.difference import difference
 from perdure.core.codec.names import class_named, lasting_name
 from perdure.errors import Diverged, NotRecordable
 
@@ -62,19 +63,23 @@ class TaggedCodec:
         try:
             if is_plain(value) and b'{"$' not in (raw := to_json(value, inf_nan_mode="constants")):
                 return raw
-            return to_json(tag(value), inf_nan_mode="constants")
+            raw = to_json(tag(value), inf_nan_mode="constants")
+            change = difference(value, self.decode(raw))
         except NotRecordable as exc:
             raise NotRecordable(f"{self.what}: {exc.what}", exc.why) from exc
-        except PydanticSerializationError as exc:
+        except (PydanticSerializationError, RecursionError) as exc:
             raise NotRecordable(self.what, str(exc)) from exc
+        except Diverged as exc:
+            raise NotRecordable(self.what, f"it would not be read back: {exc.asked}") from exc
+        if change is not None:
+            raise NotRecordable(f"{self.what}{change.place}", f"{change.what}. {_ADVICE}")
+        return raw
 
     def decode(self, raw: bytes) -> Any:
         """Raises `Diverged`: a class whose name is recorded is gone, or its fields have changed."""
-        value = from_json(raw)
-        if b'{"$' not in raw:
-            return value
         try:
-            return untag(value)
+            value = from_json(raw)
+            return untag(value) if b'{"$' in raw else value
         except (LookupError, ValueError, TypeError) as exc:
             raise Diverged(f"{self.what}: {raw[:200].decode(errors='replace')}", str(exc)) from exc
 

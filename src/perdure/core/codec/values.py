@@ -35,8 +35,9 @@ ANY: ValueCodec[Any] = TaggedCodec("A value")
 def codec_for(annotation: Any, what: str = "A value") -> ValueCodec[Any]:
     """The codec of an annotation, checked now: raises `NotRecordable`. `what` it is for goes into errors.
 
-    No annotation, `Any` and `object` leave it to each value to say what it is.
+    No annotation, `Any` and `object` leave it to each value to say what it is. A name in it that is not defined
+    (yet) raises `NameError`.
     """
-    if annotation is Any or annotation is object or annotation is Signature.empty:
+    if annotation in (Any, object, Signature.empty) or isinstance(annotation, TypeVar):
         return TaggedCodec(what)
     return AnnotatedCodec(annotation, what)
