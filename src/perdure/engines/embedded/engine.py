@@ -6,18 +6,14 @@ import asyncio
 import logging
 import platform
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
-
-from perdure.engines.embedded.memory import MemoryJournal
-from perdure.engines.embedded.sqlite import SqliteJournal
-from perdure.engines.embedded.watchdog import Watchdog
 
 from perdure.core.call import new_call_id
 from perdure.core.events import Event
@@ -51,8 +47,11 @@ from perdure.engines.embedded.journal import (
     View,
     commit,
 )
+from perdure.engines.embedded.memory import MemoryJournal
 from perdure.engines.embedded.presence import Alone, AmongOthers, Presence
+from perdure.engines.embedded.sqlite import SqliteJournal
 from perdure.engines.embedded.timeline import timeline
+from perdure.engines.embedded.watchdog import Watchdog
 from perdure.engines.embedded.watching import Watchers
 from perdure.engines.embedded.worker import Worker
 
@@ -118,6 +117,7 @@ class Embedded:
         *,
         work: bool = True,
         notices: Callable[[Notice], None] | None = None,
+        around: AbstractAsyncContextManager[Any] | None = None,
     ) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         if loop in self._serving:
@@ -126,9 +126,14 @@ class Embedded:
         serving = _Serving(self._journal(), clock, self.path, self.settings)
         self._serving[loop] = serving
         try:
-            await serving.open(functions if work else None, notices)
+            await serving.open(notices)
             try:
-                yield
+                async with around or nullcontext():
+                    await serving.begin_work(functions if work else None)
+                    try:
+                        yield
+                    finally:
+                        await asyncio.shield(serving.end_work())
             finally:
                 await asyncio.shield(serving.close())
         finally:
@@ -224,22 +229,21 @@ class _Serving:
 
     # --- lifetime ---
 
-    async def open(self, functions: Sequence[Function] | None, notices: Callable[[Notice], None] | None) -> None:
-        self._functions = functions
+    async def open(self, notices: Callable[[Notice], None] | None) -> None:
         self._notices = notices or _nobody_listens
         await self.journal.open()
         try:
-            await self._begin_work()
+            await self._presence.join()
             if self._shared:
                 self._spawn(self._poll())
         except BaseException:
             await self.journal.close()
             raise
 
-    async def _begin_work(self) -> None:
-        await self._presence.join()
-        if self._functions is not None:
-            self._worker = self._make_worker(self._functions)
+    async def begin_work(self, functions: Sequence[Function] | None) -> None:
+        self._functions = functions
+        if functions is not None:
+            self._worker = self._make_worker(functions)
             await self._worker.open()
 
     def _make_worker(self, functions: Sequence[Function]) -> Worker:
@@ -258,9 +262,12 @@ class _Serving:
             payload_limit=settings.payload_limit,
         )
 
-    async def close(self) -> None:
+    async def end_work(self) -> None:
         if self._worker is not None:
             await self._worker.drain(self._settings.grace.total_seconds())
+            self._worker = None
+
+    async def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         await self._presence.leave()
@@ -269,7 +276,9 @@ class _Serving:
     async def crash(self) -> None:
         if self._worker is not None:
             self._worker.drop()
-        await self._begin_work()
+        await self.journal.open()
+        await self._presence.join()
+        await self.begin_work(self._functions)
 
     @property
     def worker(self) -> Worker | None:
@@ -310,14 +319,13 @@ class _Serving:
 
     async def deliver(self, call_id: str, delivery: Delivery) -> None:
         delivered = await commit(self.journal, Deliver(call_id, delivery, self.clock.now()))
-        if delivered is None:
-            return
+        told = delivered.parents if delivered.ended else (delivered,)
         if self._worker is not None:
-            self._worker.wake((delivered,))
+            self._worker.wake(told)
         else:
-            self._presence.tell_due()
-        if delivered.owner is None:
-            # Somebody may be watching a call that ended right here (a stuck one that was cancelled).
+            for each in told:
+                self._presence.tell_due() if each.owner is None else self._presence.tell_owner(each.owner)
+        if delivered.ended:
             self._publish(await self.journal.read(View(call_id)))
 
     async def retry(self, call_id: str) -> Accepted:
@@ -378,8 +386,8 @@ class _Serving:
                 await self._look_everywhere()
                 await self._refresh(tuple(self._watchers.call_ids))
 
-    def _spawn(self, coroutine: object) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, context=Context())  # pyright: ignore
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -145,10 +146,8 @@ class AmongOthers:
             loop = asyncio.get_running_loop()
 
             def died(_: str) -> None:
-                try:
+                with suppress(RuntimeError):  # the loop is closed: so are we
                     loop.call_soon_threadsafe(self._someone_died)
-                except RuntimeError:  # the loop is closed: so are we
-                    pass
 
             self._watch = Watch(self._database, name, died)
 

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.body import Body
-from perdure.core.codec import decode_error, encode_error, encode_step_error
-
 from perdure.core import commands as c
+from perdure.core.body import Body
 from perdure.core.call import Status, child_call_id
+from perdure.core.codec import decode_error, encode_error, encode_step_error
 from perdure.core.events import (
     CancelAsked,
     Cancelled,
-    ChildEnded,
     ChildRefused,
     ChildStarted,
     Completed,
@@ -75,11 +72,12 @@ DatabaseUnit = AppendStore | AppendChild | AppendJoin
 class BodyCall(LiveCall):
     def __init__(self, worker: Worker, held: Held, function: Function, run: BodyFunction) -> None:
         super().__init__(worker, held, function)
-        self._main = partial(
-            run.main,
-            facts=CallFacts(self.call_id, held.view.tool, self.caller, self.principal),
-            arguments=held.arguments,
-        )
+        facts = CallFacts(self.call_id, held.view.tool, self.caller, self.principal)
+
+        def main(body: Body) -> Coroutine[Any, Any, bytes]:
+            return run.main(body, facts, held.arguments)
+
+        self._main = main
         self._body: Body | None = None
         self._steps: dict[str, tuple[StepRun, asyncio.Task[None]]] = {}
         self._alarms: dict[str, Alarm] = {}
@@ -138,23 +136,9 @@ class BodyCall(LiveCall):
             if position % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             commands = self._feed_body(body, event, following=position < last)
-            match event:
-                case ChildStarted() if self._is_own_child(body, event):
-                    self._children[event.key] = event.call_id
-                case ChildEnded():
-                    self._children.pop(event.key, None)
-                case CancelAsked():
-                    self._cancelling = event.reason
-                case _:
-                    pass
-            for command in commands:
-                if isinstance(command, c.Abandon):
-                    self._children.pop(command.key, None)
+            if isinstance(event, CancelAsked):
+                self._cancelling = event.reason
         return commands
-
-    def _is_own_child(self, body: Body, started: ChildStarted) -> bool:
-        ask = body.pending.get(started.key)
-        return isinstance(ask, c.StartChild) and not ask.detached
 
     def _dies_again_and_again(self, body: Body) -> bool:
         if not self.held.crashes:
@@ -174,10 +158,11 @@ class BodyCall(LiveCall):
             match ask:
                 case c.RunStep():
                     self._run_step(ask, attempts.get(key), again=True)
-                case c.UseStore() | c.StartChild() | c.JoinCall() if key not in self._children:
+                case c.UseStore() | c.StartChild() | c.JoinCall():
                     self._submit(ask)
-                case _:
-                    pass
+                case c.AwaitEnd():
+                    if ask.own:
+                        self._children[key] = ask.call_id
 
     def _tell_the_time(self, last: float) -> None:
         now = self.ground.clock.now()
@@ -371,7 +356,7 @@ class BodyCall(LiveCall):
             match command:
                 case c.RunStep():
                     assert self._body is not None
-                    if command.key in self._body.pending:
+                    if command.key in self._body.pending and not self.ground.draining:
                         self._run_step(command, None, again=False)
                 case c.SetTimer():
                     self._set_timer(command.key, command.when)

@@ -9,9 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
+from functools import partial
 from typing import Any
-
-from perdure.engines.embedded.watchdog import Watchdog
 
 from perdure.engine import BodyFunction, CallView, Function, Notice
 from perdure.engines.embedded.clock import Alarm, Clock
@@ -25,12 +24,14 @@ from perdure.engines.embedded.journal import (
     NextExpiry,
     Offer,
     RemoveExpired,
+    Yield,
     commit,
 )
 from perdure.engines.embedded.live import LiveCall
 from perdure.engines.embedded.presence import Presence
 from perdure.engines.embedded.runner import BodyCall
 from perdure.engines.embedded.steps import ThreadOutcome, run_on_thread
+from perdure.engines.embedded.watchdog import Watchdog
 from perdure.engines.embedded.whole import WholeCall
 from perdure.errors import StorageError
 
@@ -88,7 +89,8 @@ class Worker:
         self._next_parking: Alarm | None = None
         self._next_removal: Alarm | None = None
         self._was_full = False
-        self._draining = False
+        self.draining = False
+        """No step begins any more."""
 
     # --- lifetime ---
 
@@ -100,7 +102,7 @@ class Worker:
 
     async def drain(self, grace: float) -> None:
         """Give running steps their grace, then give every call back for a sibling or the next start."""
-        self._draining = True
+        self.draining = True
         if self._claiming is not None:
             self._claiming.cancel()
             await asyncio.wait({self._claiming})
@@ -125,7 +127,7 @@ class Worker:
 
     def drop(self) -> None:
         """As a crash would: nothing is written, nothing is given back."""
-        self._draining = True
+        self.draining = True
         if self._claiming is not None:
             self._claiming.cancel()
         for alarm in (self._next_due, self._next_parking, self._next_removal):
@@ -143,7 +145,7 @@ class Worker:
     # --- functions ---
 
     def runs(self, function: str) -> bool:
-        return not self._draining and self._find(function) is not None
+        return not self.draining and self._find(function) is not None
 
     def _find(self, name: str) -> Function | None:
         found = self._functions.get(name)
@@ -176,9 +178,7 @@ class Worker:
 
     def _load(self, held: Held, context: Context | None) -> LiveCall | None:
         function = self._find(held.view.function)
-        if function is None or self._draining:
-            from perdure.engines.embedded.journal import Yield
-
+        if function is None or self.draining:
             self.journal.write(Yield(held.n, held.epoch), lambda _result, _error: None)
             return None
         run = function.run
@@ -250,7 +250,7 @@ class Worker:
     def _wake_at(self, when: float | None) -> None:
         if self._next_due is not None:
             self._next_due.cancel()
-        self._next_due = None if when is None or self._draining else self.clock.alarm(when, self.look)
+        self._next_due = None if when is None or self.draining else self.clock.alarm(when, self.look)
 
     # --- parking ---
 
@@ -260,7 +260,7 @@ class Worker:
         self._idle[call.call_id] = self.clock.now()
         if len(self._live) > self._most_in_memory:
             self._park_idle(len(self._live) - self._most_in_memory)
-        elif self._next_parking is None and not self._draining:
+        elif self._next_parking is None and not self.draining:
             self._next_parking = self.clock.alarm(self.clock.now() + PARK_AFTER, self._park_stale)
 
     def _park_idle(self, count: int) -> None:
@@ -327,8 +327,8 @@ class Worker:
             log.error("perdure failed inside; the call goes on at its next event", exc_info=error)
 
     def in_thread(self, function: Callable[[], Any]) -> asyncio.Future[ThreadOutcome]:
-        context = contextvars.copy_context()
-        return asyncio.get_running_loop().run_in_executor(self._threads, context.run, run_on_thread, function)
+        run = partial(contextvars.copy_context().run, run_on_thread, function)
+        return asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     def log_failure(self, call_id: str, error: BaseException) -> None:
         log.info("call %s failed: %s: %s", call_id, type(error).__name__, error, extra={"perdure_call": call_id})
@@ -343,11 +343,11 @@ class Worker:
         """Remove what was kept long enough, a small batch at a time."""
         removed = await commit(self.journal, RemoveExpired(self.clock.now(), REMOVED_AT_ONCE))
         expiry = await self.journal.read(NextExpiry())
-        if expiry is None or self._draining:
+        if expiry is None or self.draining:
             when = self.clock.now() + 3600
         elif removed == REMOVED_AT_ONCE:
             when = self.clock.now() + 0.1
         else:
             when = max(expiry, self.clock.now() + 60)
-        if not self._draining:
+        if not self.draining:
             self._next_removal = self.clock.alarm(when, lambda: self.spawn(self._remove_expired()))
