@@ -114,6 +114,10 @@ class Delivered:
 
     n: int
     owner: int | None
+    ended: bool = False
+    """A cancel ended the call, which was stuck."""
+    parents: tuple[Delivered, ...] = ()
+    """Who was told of that end."""
 
 
 # --- writes on a call that is held ----------------------------------------------------------------

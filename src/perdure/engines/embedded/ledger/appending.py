@@ -1,0 +1,207 @@
+"""What the owner of a call writes: units of its journal, each conditional on the epoch of its claim."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+
+from perdure.core.call import new_call_id
+from perdure.core.codec import encode_error
+from perdure.core.events import CancelAsked, ChildRefused, ChildStarted, Event, StoreReturned
+from perdure.engine import StoreReply
+from perdure.engines.embedded.journal import (
+    Append,
+    AppendChild,
+    AppendJoin,
+    AppendStore,
+    Delivered,
+    Fenced,
+    ForgetCrashes,
+    MarkStuck,
+    NoteAttempt,
+    Yield,
+)
+from perdure.engines.embedded.ledger.ending import child_ended, end_call, tell_parents
+from perdure.engines.embedded.ledger.inbox import drop, put, put_if_running
+from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.rows import AT_ONCE, progress_to
+from perdure.engines.embedded.ledger.starting import bind, find, insert
+from perdure.engines.embedded.ledger.stores import use_store
+from perdure.errors import CallNotFound, PerdureError, Refused
+
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+
+# What an abandoned step came to may be appended after the end, which stays the end.
+GO_ON = """
+    UPDATE calls SET status = CASE WHEN ended IS NULL THEN ? ELSE status END, seq = seq + ?, version = version + 1,
+        crashes = 0
+    WHERE n = ? AND epoch = ? RETURNING seq"""
+
+GO_ON_BY_ONE = """
+    UPDATE calls SET seq = seq + 1, version = version + 1, crashes = 0
+    WHERE n = ? AND epoch = ? RETURNING seq"""
+
+PARK = """
+    UPDATE calls SET owner = NULL, wake_at = CASE WHEN EXISTS (SELECT 1 FROM inbox WHERE call = n) THEN ? ELSE ? END
+    WHERE n = ?"""
+
+ATTEMPT = """
+    INSERT OR REPLACE INTO attempts (call, key, name, count, ended, first_began, last_began, first_error, last_error,
+        next_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+
+def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
+    n, end, events = write.n, write.end, write.events
+    if end is None:
+        row = ledger.row(GO_ON, (write.status, len(events), n, write.epoch))
+    else:
+        row = end_call(ledger, n, write.epoch, end, keeps_key=write.keeps_key, events=len(events))
+    if row is None:
+        raise Fenced
+    if events:
+        _add_events(ledger, n, row[0] - len(events), events)
+    if write.consumed:
+        drop(ledger, n, write.consumed)
+    if write.status_text is not None or write.progress is not None:
+        _say(ledger, write)
+    if write.park:
+        ledger.execute(PARK, (ledger.clock() - AT_ONCE, write.wake_at, n))
+    told = () if end is None else tell_parents(ledger, n)
+    return (*told, *_cancel_children(ledger, write)) if write.cancels else told
+
+
+def _add_events(ledger: Ledger, n: int, seq: int, events: tuple[Event, ...]) -> None:
+    for event in events:
+        ledger.execute("INSERT INTO events (call, seq, body) VALUES (?, ?, ?)", (n, seq, ledger.encode(event)))
+        seq += 1
+
+
+def _say(ledger: Ledger, write: Append) -> None:
+    if write.status_text is not None:
+        ledger.check_size(write.status_data, "The value of set_status")
+        ledger.execute(
+            "UPDATE calls SET text = ?, data = ? WHERE n = ?", (write.status_text, write.status_data, write.n)
+        )
+    if write.progress is not None:
+        ledger.execute("UPDATE calls SET progress = ? WHERE n = ?", (progress_to(write.progress), write.n))
+
+
+def _cancel_children(ledger: Ledger, write: Append) -> list[Delivered]:
+    asked = (put_if_running(ledger, child, CancelAsked("", write.at)) for child in write.cancels)
+    return [delivered for delivered in asked if delivered is not None]
+
+
+def note_attempt(ledger: Ledger, write: NoteAttempt) -> None:
+    noted = ledger.execute(
+        "UPDATE calls SET status = ?, begun = 1, crashes = 0, version = version + 1 WHERE n = ? AND epoch = ?",
+        (write.status, write.n, write.epoch),
+    )
+    if not noted.rowcount:
+        raise Fenced
+    a = write.attempt
+    ledger.execute(
+        ATTEMPT,
+        (
+            write.n,
+            a.key,
+            a.name,
+            a.count,
+            a.ended,
+            a.first_began,
+            a.last_began,
+            a.first_error,
+            a.last_error,
+            a.next_at,
+        ),
+    )
+
+
+def mark_stuck(ledger: Ledger, write: MarkStuck) -> None:
+    marked = ledger.execute(
+        "UPDATE calls SET status = 'stuck', failure = ?, diverged = ?, owner = NULL, wake_at = NULL, "
+        "version = version + 1 WHERE n = ? AND epoch = ? AND ended IS NULL",
+        (write.failure, write.diverged, write.n, write.epoch),
+    )
+    if not marked.rowcount:
+        raise Fenced
+
+
+def yield_call(ledger: Ledger, write: Yield) -> None:
+    yielded = ledger.execute(
+        "UPDATE calls SET owner = NULL, wake_at = ? WHERE n = ? AND epoch = ? AND ended IS NULL",
+        (ledger.clock() - AT_ONCE, write.n, write.epoch),
+    )
+    if not yielded.rowcount:
+        raise Fenced
+
+
+def forget_crashes(ledger: Ledger, write: ForgetCrashes) -> None:
+    if not ledger.execute("UPDATE calls SET crashes = 0 WHERE n = ? AND epoch = ?", (write.n, write.epoch)).rowcount:
+        raise Fenced
+
+
+# --- units whose events only the database knows ---------------------------------------------------
+
+
+def append_store(ledger: Ledger, write: AppendStore) -> StoreReply:
+    seq = _take_place(ledger, write)
+    reply = use_store(ledger, write.store, write.operation)
+    event = StoreReturned(write.key, write.name, write.digest, reply.to_bytes(), write.at)
+    _add_events(ledger, write.n, seq, (event,))
+    return reply
+
+
+def append_child(ledger: Ledger, write: AppendChild) -> ChildStarted | ChildRefused:
+    seq = _take_place(ledger, write)
+    request = write.request
+    try:
+        found = find(ledger, request, write.at)
+    except Refused as refusal:
+        return _refuse(ledger, write, seq, refusal)
+    if found is None:
+        seed = secrets.randbits(63)
+        new = insert(ledger, request, new_call_id(), write.at, seed, PYTHON, None)
+        n, call_id = new.n, new.call_id
+    else:
+        n, call_id = found[0], found[1].call_id
+        bind(ledger, n, request)
+    if not write.detached:
+        _follow(ledger, write, n)
+    return _started(ledger, write, seq, call_id)
+
+
+def append_join(ledger: Ledger, write: AppendJoin) -> ChildStarted | ChildRefused:
+    seq = _take_place(ledger, write)
+    found = ledger.row("SELECT n FROM calls WHERE id = ?", (write.call_id,))
+    if found is None:
+        return _refuse(ledger, write, seq, CallNotFound(write.call_id))
+    _follow(ledger, write, found[0])
+    return _started(ledger, write, seq, write.call_id)
+
+
+def _take_place(ledger: Ledger, write: AppendStore | AppendChild | AppendJoin) -> int:
+    row = ledger.row(GO_ON_BY_ONE, (write.n, write.epoch))
+    if row is None:
+        raise Fenced
+    return row[0] - 1
+
+
+def _follow(ledger: Ledger, write: AppendChild | AppendJoin, child: int) -> None:
+    """The parent gets the end of the child into its inbox; at once if the child has ended."""
+    if ledger.row("SELECT 1 FROM calls WHERE n = ? AND ended IS NOT NULL", (child,)) is not None:
+        put(ledger, write.n, child_ended(ledger, child, write.key))
+    else:
+        ledger.execute("INSERT OR IGNORE INTO links (child, parent, key) VALUES (?, ?, ?)", (child, write.n, write.key))
+
+
+def _started(ledger: Ledger, write: AppendChild | AppendJoin, seq: int, call_id: str) -> ChildStarted:
+    event = ChildStarted(write.key, write.name, write.digest, call_id, write.at)
+    _add_events(ledger, write.n, seq, (event,))
+    return event
+
+
+def _refuse(ledger: Ledger, write: AppendChild | AppendJoin, seq: int, error: PerdureError) -> ChildRefused:
+    event = ChildRefused(write.key, write.name, write.digest, encode_error(error), write.at)
+    _add_events(ledger, write.n, seq, (event,))
+    return event

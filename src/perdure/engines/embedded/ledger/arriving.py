@@ -1,0 +1,119 @@
+"""What comes to a call from outside, wherever it may be: requests, signals, cancels, an operator's hand."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from perdure.core.events import CancelAsked, Signalled
+from perdure.engine import Accepted, Cancel, Request, Signal
+from perdure.engines.embedded.journal import Deliver, Delivered, LetGo, ReleaseCall, RetryCall
+from perdure.engines.embedded.ledger.ending import end_stuck
+from perdure.engines.embedded.ledger.inbox import put
+from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.rows import ARGUMENTS, AT_ONCE, find_view, is_once, principal_from, signals_from
+from perdure.engines.embedded.ledger.starting import find, insert
+from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, Refused
+
+
+def let_go(ledger: Ledger, write: LetGo) -> None:
+    """The mark is that of the last reply: one that could not be handed makes the call an orphan again."""
+    waited = ledger.row("DELETE FROM waits WHERE request = ? RETURNING call", (write.request,))
+    if waited is not None:
+        ledger.execute("UPDATE calls SET handed = ? WHERE n = ? AND handed <> ?", (write.handed, *waited, write.handed))
+
+
+def deliver(ledger: Ledger, write: Deliver) -> Delivered:
+    n, ended, status, shared, signals = _find(ledger, write.call_id, "n, ended, status, shared, signals")
+    if ended is not None:
+        raise CallEnded(find_view(ledger, n))
+    match write.delivery:
+        case Signal(name, value):
+            ledger.check_size(value, f"The value of signal {name!r}")
+            if is_once(signals, name):
+                _count_once(ledger, n, name)
+            return put(ledger, n, Signalled(name, value, write.at))
+        case Cancel(reason, caller):
+            if shared and caller is not None and _others_hold(ledger, n, caller):
+                return Delivered(n, None)
+            if status == "stuck":
+                return end_stuck(ledger, n, reason, write.at)
+            return put(ledger, n, CancelAsked(reason, write.at))
+
+
+def _count_once(ledger: Ledger, n: int, name: str) -> None:
+    if not ledger.execute("INSERT OR IGNORE INTO once (call, name) VALUES (?, ?)", (n, name)).rowcount:
+        raise AlreadyAnswered(find_view(ledger, n), name)
+
+
+def _others_hold(ledger: Ledger, n: int, caller: str) -> bool:
+    ledger.execute("DELETE FROM holders WHERE call = ? AND caller = ?", (n, caller))
+    return ledger.row("SELECT 1 FROM holders WHERE call = ?", (n,)) is not None
+
+
+def release_call(ledger: Ledger, write: ReleaseCall) -> Delivered:
+    n, ended, status = _find(ledger, write.call_id, "n, ended, status")
+    if ended is not None:
+        raise CallEnded(find_view(ledger, n))
+    wake_at = None if status == "stuck" else ledger.clock() - AT_ONCE
+    ledger.execute("UPDATE calls SET epoch = epoch + 1, owner = NULL, wake_at = ? WHERE n = ?", (wake_at, n))
+    return Delivered(n, None)
+
+
+def retry_call(ledger: Ledger, write: RetryCall) -> Accepted:
+    n, status = _find(ledger, write.call_id, "n, status")
+    if status == "stuck":
+        _go_on(ledger, n)
+        return Accepted(write.call_id, "attached")
+    if status not in ("failed", "cancelled"):
+        raise Refused(f"Call {write.call_id} is {status}: only what is stuck, failed or cancelled can be retried.")
+    ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
+    request = _as_requested(ledger, n)
+    found = find(ledger, request, write.at)
+    if found is not None:
+        return found[1]
+    new = insert(ledger, request, write.new_call_id, write.at, write.seed, write.python, None, write.call_id)
+    return Accepted(new.call_id, "new")
+
+
+def _go_on(ledger: Ledger, n: int) -> None:
+    ledger.execute(
+        "UPDATE calls SET status = 'running', failure = NULL, crashes = 0, diverged = 0, version = version + 1, "
+        "wake_at = ? WHERE n = ?",
+        (ledger.clock() - AT_ONCE, n),
+    )
+
+
+def _as_requested(ledger: Ledger, n: int) -> Request:
+    """The request of an earlier call again, without who waited for it and without its idempotency key."""
+    row = ledger.row(
+        f"SELECT function, tool, kind, {ARGUMENTS}, digest, caller, principal, key, shared, reuse, retain, "
+        "on_disconnect, signals, deadline - created FROM calls WHERE n = ?",
+        (n,),
+    )
+    assert row is not None
+    (function, tool, kind, arguments, digest, caller, principal, key, shared, reuse, retain, on_disconnect) = row[:12]
+    signals, deadline = row[12:]
+    return Request(
+        function=function,
+        tool=tool,
+        kind=kind,
+        arguments=arguments,
+        digest=digest,
+        caller=caller,
+        principal=None if principal is None else principal_from(principal),
+        key=key,
+        shared=bool(shared),
+        reuse=None if reuse is None else timedelta(seconds=reuse),
+        retain=timedelta(seconds=retain),
+        deadline=None if deadline is None else timedelta(seconds=deadline),
+        on_disconnect=on_disconnect,
+        signals=() if signals is None else signals_from(signals),
+    )
+
+
+def _find(ledger: Ledger, call_id: str, columns: str) -> tuple[Any, ...]:
+    row = ledger.row(f"SELECT {columns} FROM calls WHERE id = ?", (call_id,))
+    if row is None:
+        raise CallNotFound(call_id)
+    return row

@@ -1,0 +1,35 @@
+"""The inbox of a call, and how a call that nobody owns becomes due."""
+
+from __future__ import annotations
+
+from perdure.core.codec import decode_event
+from perdure.core.events import Fed
+from perdure.engines.embedded.journal import Delivered, InboxRow
+from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.rows import AT_ONCE
+
+
+def put(ledger: Ledger, n: int, event: Fed) -> Delivered:
+    """For a call that has not ended. A stuck one keeps it until it goes on."""
+    ledger.execute("INSERT INTO inbox (call, body) VALUES (?, ?)", (n, ledger.encode(event)))
+    row = ledger.row("SELECT owner, status, wake_at FROM calls WHERE n = ?", (n,))
+    assert row is not None
+    owner, status, wake_at = row
+    if owner is None and status != "stuck" and (wake_at is None or wake_at >= 0):
+        ledger.execute("UPDATE calls SET wake_at = ? WHERE n = ?", (ledger.clock() - AT_ONCE, n))
+    return Delivered(n, owner)
+
+
+def put_if_running(ledger: Ledger, call_id: str, event: Fed) -> Delivered | None:
+    found = ledger.row("SELECT n FROM calls WHERE id = ? AND ended IS NULL", (call_id,))
+    return None if found is None else put(ledger, found[0], event)
+
+
+def read_inbox(ledger: Ledger, n: int) -> tuple[InboxRow, ...]:
+    rows = ledger.execute("SELECT row, body FROM inbox WHERE call = ? ORDER BY row", (n,)).fetchall()
+    return tuple(InboxRow(row, decode_event(body)) for row, body in rows)  # pyright: ignore[reportArgumentType]  only what is fed is put in
+
+
+def drop(ledger: Ledger, n: int, rows: tuple[int, ...]) -> None:
+    for row in rows:
+        ledger.execute("DELETE FROM inbox WHERE row = ? AND call = ?", (row, n))

@@ -1,0 +1,161 @@
+"""The row of a call, and what is made of it: its view, and what a worker holds of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from perdure.core.codec import encode_error
+from perdure.engine import CallView, Principal, Progress, SignalSpec
+from perdure.engines.embedded.journal import Held
+from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.errors import PerdureError, Stuck
+
+Row = Sequence[Any]
+
+AT_ONCE = 1e10
+"""A `wake_at` of `at - AT_ONCE` is below any clock: due since `at`, even when the clock is set back."""
+
+UNSERVED_AFTER = 30.0
+"""Seconds after which a due call whose function nobody runs shows as stuck: longer than a restart takes."""
+
+ARGUMENTS = "coalesce(arguments, (SELECT body FROM large_arguments WHERE call = n))"
+
+VIEW = """
+    n, id, tool, function, kind, key, status, text, data, parent, outcome, failure, caller, shared, signals, progress,
+    version, created, ended, owner, wake_at,
+    CASE WHEN shared THEN (SELECT json_group_array(caller) FROM holders WHERE call = n AND caller <> '') END,
+    CASE WHEN owner IS NULL AND wake_at IS NOT NULL
+        THEN EXISTS (SELECT 1 FROM offers WHERE function = calls.function) END
+"""
+"""The columns of a view, for SELECT from calls."""
+
+HELD = f"{VIEW}, epoch, principal, seed, python, deadline, crashes, begun, {ARGUMENTS}"
+
+
+def view_of(row: Row, now: float) -> CallView:
+    (
+        _n,
+        call_id,
+        tool,
+        function,
+        kind,
+        key,
+        status,
+        text,
+        data,
+        parent,
+        outcome,
+        failure,
+        caller,
+        _shared,
+        signals,
+        progress,
+        version,
+        created,
+        ended,
+        _owner,
+        wake_at,
+        holders,
+        served,
+    ) = row[:23]
+    if ended is None and served == 0 and is_due_since(wake_at, now - UNSERVED_AFTER):
+        status = "stuck"
+        failure = encode_error(Stuck(call_id, f"no process that is running has the function {function}."))
+    callers = () if caller is None else (caller,)
+    return CallView(
+        id=call_id,
+        tool=tool,
+        function=function,
+        kind=kind,
+        key=key,
+        status=status,
+        text=text,
+        status_data=data,
+        parent=parent,
+        outcome=outcome,
+        failure=failure,
+        callers=frozenset((*callers, *json.loads(holders)) if holders else callers),
+        signals=() if signals is None else signals_from(signals),
+        progress=None if progress is None else Progress(*json.loads(progress)),
+        version=version,
+        created=datetime.fromtimestamp(created, UTC),
+        ended=None if ended is None else datetime.fromtimestamp(ended, UTC),
+    )
+
+
+def find_view(ledger: Ledger, n: int) -> CallView:
+    row = ledger.row(f"SELECT {VIEW} FROM calls WHERE n = ?", (n,))
+    assert row is not None
+    return view_of(row, ledger.clock())
+
+
+def held_of(row: Row, now: float) -> Held:
+    """Of a row with the columns of `HELD`."""
+    epoch, principal, seed, python, deadline, crashes, begun, arguments = row[23:]
+    return Held(
+        n=row[0],
+        epoch=epoch,
+        view=view_of(row, now),
+        arguments=arguments,
+        caller=row[12],
+        principal=None if principal is None else principal_from(principal),
+        seed=int(seed),
+        python=python,
+        deadline=deadline,
+        crashes=crashes,
+        begun=bool(begun),
+    )
+
+
+def is_due_since(wake_at: float, when: float) -> bool:
+    return (wake_at if wake_at >= 0 else wake_at + AT_ONCE) <= when
+
+
+def cancellation(reason: str) -> bytes:
+    """The failure of a cancelled call."""
+    return encode_error(PerdureError(f"cancelled: {reason}" if reason else "cancelled"))
+
+
+@lru_cache(1024)
+def principal_to(principal: Principal) -> str:
+    facts = {
+        "subject": principal.subject,
+        "issuer": principal.issuer,
+        "client_id": principal.client_id,
+        "scopes": sorted(principal.scopes),
+    }
+    return json.dumps(facts, separators=(",", ":"))
+
+
+@lru_cache(1024)
+def principal_from(text: str) -> Principal:
+    facts = json.loads(text)
+    return Principal(facts["subject"], facts["issuer"], facts["client_id"], frozenset(facts["scopes"]))
+
+
+def signals_to(signals: tuple[SignalSpec, ...]) -> str | None:
+    if not signals:
+        return None
+    return json.dumps([[s.name, s.once, s.schema] for s in signals], separators=(",", ":"))
+
+
+@lru_cache(256)
+def signals_from(text: str) -> tuple[SignalSpec, ...]:
+    return tuple(SignalSpec(name, once, schema) for name, once, schema in json.loads(text))
+
+
+def is_once(signals: str | None, name: str) -> bool:
+    return signals is not None and any(spec.name == name and spec.once for spec in signals_from(signals))
+
+
+def progress_to(progress: Progress) -> str:
+    return json.dumps([progress.progress, progress.total, progress.message], separators=(",", ":"))
+
+
+@lru_cache(64)
+def as_json(functions: frozenset[str]) -> str:
+    return json.dumps(sorted(functions))

@@ -1,0 +1,258 @@
+"""What call a request gets (DESIGN §11.1), and how a new one begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from perdure.engine import Accepted, CallView, Request
+from perdure.engines.embedded.journal import Held, StartCall, Started
+from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.rows import principal_to, signals_to
+from perdure.errors import Conflict
+
+LARGE = 2000
+"""Bytes of arguments from which on they have a row of their own: about half a page."""
+
+BY_IDEMPOTENCY_KEY = """
+    SELECT n, id, function, digest FROM calls
+    WHERE n = (SELECT call FROM idempotency WHERE caller = ? AND key = ?)"""
+
+ORPHAN = """
+    SELECT n, id FROM calls
+    WHERE caller = ? AND function = ? AND digest = ? AND (handed = 0 OR ended IS NULL)
+        AND handed = 0 AND (ended IS NULL OR ended >= ?) AND NOT EXISTS (SELECT 1 FROM waits WHERE call = n)
+    ORDER BY n LIMIT 1"""
+
+IDENTICAL = """
+    SELECT n, id FROM calls
+    WHERE caller = ? AND function = ? AND digest = ? AND (handed = 0 OR ended IS NULL)
+        AND ended IS NULL
+    ORDER BY n LIMIT 1"""
+
+HOLDER = "SELECT n, id, digest, status, ended, reuse FROM calls WHERE holds = ?"
+
+INSERT = """
+    INSERT INTO calls (id, tool, function, kind, epoch, owner, wake_at, begun, handed, shared, caller, digest, key,
+        holds, reuse, retain, deadline, created, parent, parent_key, retry_of, seed, python, on_disconnect, principal,
+        signals, arguments, status, seq, version, crashes, diverged, text)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+        'running', 0, 0, 0, 0, '')"""
+
+
+def start_call(ledger: Ledger, start: StartCall) -> Started:
+    request = start.request
+    found = find(ledger, request, start.at)
+    if found is not None:
+        n, accepted = found
+        bind(ledger, n, request)
+        if request.waiting is not None:
+            _wait(ledger, n, request.waiting, start.process)
+            # Handed belongs to the last reply, which is now the one to this request.
+            ledger.execute("UPDATE calls SET handed = 0 WHERE n = ? AND handed", (n,))
+        return Started(accepted, None)
+    owner = start.process if start.own and request.after is None else None
+    new = insert(ledger, request, start.call_id, start.at, start.seed, start.python, owner)
+    if request.waiting is not None:
+        _wait(ledger, new.n, request.waiting, start.process)
+    return Started(Accepted(new.call_id, "new"), None if owner is None else _held(new, start))
+
+
+def _wait(ledger: Ledger, n: int, request: str, process: int) -> None:
+    ledger.execute("INSERT OR REPLACE INTO waits (request, call, process) VALUES (?, ?, ?)", (request, n, process))
+
+
+def bind(ledger: Ledger, n: int, request: Request) -> None:
+    """What the request leaves on the call it got, besides waiting."""
+    if request.shared:
+        ledger.execute("INSERT OR IGNORE INTO holders (call, caller) VALUES (?, ?)", (n, request.caller or ""))
+    if request.idempotency_key is not None and request.caller is not None:
+        ledger.execute(
+            "INSERT OR IGNORE INTO idempotency (caller, key, call) VALUES (?, ?, ?)",
+            (request.caller, request.idempotency_key, n),
+        )
+
+
+# --- an existing one ------------------------------------------------------------------------------
+
+
+def find(ledger: Ledger, request: Request, at: float) -> tuple[int, Accepted] | None:
+    """The call that the request gets if there is one for it; of two wishes to adopt the second finds none."""
+    return (
+        _by_idempotency_key(ledger, request)
+        or _own_orphan(ledger, request, at)
+        or _by_key(ledger, request, at)
+        or _identical(ledger, request)
+        or _by_place(ledger, request)
+    )
+
+
+def _by_idempotency_key(ledger: Ledger, request: Request) -> tuple[int, Accepted] | None:
+    if request.idempotency_key is None or request.caller is None:
+        return None
+    found = ledger.row(BY_IDEMPOTENCY_KEY, (request.caller, request.idempotency_key))
+    if found is None:
+        return None
+    n, call_id, function, digest = found
+    if (function, digest) != (request.function, request.digest):
+        raise Conflict(request.tool, request.idempotency_key, "idempotency key")
+    return n, Accepted(call_id, "attached")
+
+
+def _own_orphan(ledger: Ledger, request: Request, at: float) -> tuple[int, Accepted] | None:
+    if request.waiting is None or request.caller is None:
+        return None
+    since = at - request.adopt_within.total_seconds()
+    found = ledger.row(ORPHAN, (request.caller, request.function, request.digest, since))
+    return None if found is None else (found[0], Accepted(found[1], "adopted"))
+
+
+def _by_key(ledger: Ledger, request: Request, at: float) -> tuple[int, Accepted] | None:
+    key = held_key(request)
+    found = None if key is None else ledger.row(HOLDER, (key,))
+    if found is None:
+        return None
+    n, call_id, digest, status, ended, reuse = found
+    if is_reuse_over(status, ended, reuse, at):
+        ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
+        return None
+    if digest != request.digest:
+        raise Conflict(request.tool, request.key or "")
+    return n, Accepted(call_id, "attached")
+
+
+def _identical(ledger: Ledger, request: Request) -> tuple[int, Accepted] | None:
+    if not request.attach_identical or request.caller is None:
+        return None
+    found = ledger.row(IDENTICAL, (request.caller, request.function, request.digest))
+    return None if found is None else (found[0], Accepted(found[1], "attached"))
+
+
+def _by_place(ledger: Ledger, request: Request) -> tuple[int, Accepted] | None:
+    """A child's id is derived from its place in its parent, where there is but one."""
+    if request.call_id is None:
+        return None
+    found = ledger.row("SELECT n, id FROM calls WHERE id = ?", (request.call_id,))
+    return None if found is None else (found[0], Accepted(found[1], "attached"))
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def held_key(request: Request) -> str | None:
+    """What the call holds. Nobody's call holds nothing unless it is shared: two nobodies are never equal."""
+    if request.key is None or (request.caller is None and not request.shared):
+        return None
+    return key_of_caller(request.tool, request.key, None if request.shared else request.caller)
+
+
+def key_of_caller(tool: str, key: str, caller: str | None) -> str:
+    """`caller` None: the shared one."""
+    return key_of_anybody(tool, key) + ("shared" if caller is None else f"of {caller}")
+
+
+def key_of_anybody(tool: str, key: str) -> str:
+    """What the keys of all callers begin with. Lengths go first: no tool and key reads as another tool and key."""
+    return f"{len(tool)}:{tool}{len(key)}:{key} "
+
+
+def is_reuse_over(status: str, ended: float | None, reuse: float | None, at: float) -> bool:
+    """Only of what completed: a key kept by an unknown outcome waits for an operator."""
+    return status == "completed" and ended is not None and reuse is not None and at >= ended + reuse
+
+
+# --- a new one ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class New:
+    n: int
+    call_id: str
+    epoch: int
+    deadline: float | None
+
+
+def insert(
+    ledger: Ledger,
+    request: Request,
+    call_id: str,
+    at: float,
+    seed: int,
+    python: str,
+    owner: int | None,
+    retry_of: str | None = None,
+) -> New:
+    """Without an owner it is due at once, or after `request.after`."""
+    arguments = request.arguments
+    ledger.check_size(arguments, f"The value of the arguments of {request.tool!r}")
+    new_id = request.call_id or call_id
+    due = at if request.after is None else at + request.after.total_seconds()
+    # Random, because n may be used again once a call was removed, and its late owner must stay fenced.
+    epoch = seed & 0x3FFFFFFF
+    deadline = None if request.deadline is None else due + request.deadline.total_seconds()
+    parent = request.parent
+    row = (
+        new_id,
+        request.tool,
+        request.function,
+        request.kind,
+        epoch,
+        owner,
+        due if owner is None else None,
+        owner is not None,
+        request.waiting is None,
+        request.shared,
+        None if request.shared else request.caller,
+        request.digest,
+        request.key,
+        held_key(request),
+        None if request.reuse is None else request.reuse.total_seconds(),
+        request.retain.total_seconds(),
+        deadline,
+        at,
+        None if parent is None else parent.call_id,
+        None if parent is None else parent.key,
+        retry_of,
+        str(seed),
+        python,
+        request.on_disconnect,
+        None if request.shared or request.principal is None else principal_to(request.principal),
+        signals_to(request.signals),
+        arguments if len(arguments) < LARGE else None,
+    )
+    n = ledger.execute(INSERT, row).lastrowid
+    assert n is not None
+    if len(arguments) >= LARGE:
+        ledger.execute("INSERT INTO large_arguments (call, body) VALUES (?, ?)", (n, arguments))
+    bind(ledger, n, request)
+    return New(n, new_id, epoch, deadline)
+
+
+def _held(new: New, start: StartCall) -> Held:
+    request = start.request
+    caller = None if request.shared else request.caller
+    view = CallView(
+        id=new.call_id,
+        tool=request.tool,
+        function=request.function,
+        kind=request.kind,
+        key=request.key,
+        status="running",
+        parent=None if request.parent is None else request.parent.call_id,
+        callers=frozenset() if request.caller is None else frozenset((request.caller,)),
+        signals=request.signals,
+        created=datetime.fromtimestamp(start.at, UTC),
+    )
+    return Held(
+        n=new.n,
+        epoch=new.epoch,
+        view=view,
+        arguments=request.arguments,
+        caller=caller,
+        principal=None if request.shared else request.principal,
+        seed=start.seed,
+        python=start.python,
+        deadline=new.deadline,
+        crashes=0,
+        begun=False,
+    )

@@ -1,0 +1,152 @@
+"""What processes write about themselves and their work: claims, offers, take-overs, removal of what is old."""
+
+from __future__ import annotations
+
+import json
+
+from perdure.engines.embedded.journal import (
+    Claim,
+    Claimed,
+    Leave,
+    Offer,
+    Register,
+    RemoveExpired,
+    TakeOver,
+)
+from perdure.engines.embedded.ledger.inbox import read_inbox
+from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.reading import read_attempts, read_events
+from perdure.engines.embedded.ledger.rows import AT_ONCE, HELD, as_json, held_of
+
+EVENTS_REMOVED = 20_000
+"""About as many events as one unit removes: other writers wait for it."""
+
+VERSIONS_OF_A_LIFE = 1_000_000
+"""A claim raises the version by more than its predecessor can have shown without recording it."""
+
+FUNCTIONS_WITH_WORK = """
+    SELECT value FROM json_each(?)
+    WHERE EXISTS (SELECT 1 FROM calls WHERE owner IS NULL AND function = value AND wake_at <= ? AND ended IS NULL)"""
+
+DUE = """
+    SELECT wake_at, n FROM calls WHERE owner IS NULL AND function = ? AND wake_at <= ? AND ended IS NULL
+    ORDER BY wake_at LIMIT ?"""
+
+TO_TRY = """
+    SELECT n FROM tries JOIN calls ON n = call
+    WHERE process = ? AND owner IS NULL AND diverged AND function IN (SELECT value FROM json_each(?)) LIMIT ?"""
+
+CLAIM = """
+    UPDATE calls SET owner = ?, epoch = epoch + 1, wake_at = NULL, diverged = 0, version = version + ?,
+        status = CASE status WHEN 'stuck' THEN 'running' ELSE status END,
+        failure = NULL
+    WHERE n = ?"""
+
+HELD_ROW = f"SELECT {HELD} FROM calls WHERE n = ?"
+
+# What is theirs of calls that are removed; the calls themselves go last.
+OF_REMOVED = (
+    "DELETE FROM events WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM large_arguments WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM inbox WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM attempts WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM waits WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM holders WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM idempotency WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM once WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM links WHERE child IN (SELECT value FROM json_each(?))",
+    "DELETE FROM links WHERE parent IN (SELECT value FROM json_each(?))",
+    "DELETE FROM calls WHERE n IN (SELECT value FROM json_each(?))",
+)
+
+
+def claim(ledger: Ledger, write: Claim) -> tuple[Claimed, ...]:
+    chosen = _choose(ledger, write)
+    return tuple(_claim_one(ledger, write, n) for n in chosen)
+
+
+def _choose(ledger: Ledger, write: Claim) -> list[int]:
+    functions = as_json(write.functions)
+    chosen: list[int] = [n for (n,) in ledger.execute(TO_TRY, (write.process, functions, write.limit))]
+    due: list[tuple[float, int]] = []
+    for (function,) in ledger.execute(FUNCTIONS_WITH_WORK, (functions, write.now)).fetchall():
+        due += ledger.execute(DUE, (function, write.now, write.limit))
+    due.sort()
+    chosen += [n for _, n in due[: write.limit - len(chosen)]]
+    return chosen
+
+
+def _claim_one(ledger: Ledger, write: Claim, n: int) -> Claimed:
+    ledger.execute("DELETE FROM tries WHERE process = ? AND call = ?", (write.process, n))
+    ledger.execute(CLAIM, (write.process, VERSIONS_OF_A_LIFE, n))
+    row = ledger.row(HELD_ROW, (n,))
+    assert row is not None
+    return Claimed(held_of(row, write.now), read_events(ledger, n), read_attempts(ledger, n), read_inbox(ledger, n))
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def register(ledger: Ledger, write: Register) -> int:
+    values = (write.name, write.pid, write.port)
+    process = ledger.execute("INSERT INTO processes (name, pid, port) VALUES (?, ?, ?)", values).lastrowid
+    assert process is not None
+    return process
+
+
+def offer(ledger: Ledger, write: Offer) -> None:
+    """Of functions that the process did not offer before, it tries once what diverged elsewhere."""
+    for function in write.functions:
+        values = (function, write.process)
+        if ledger.execute("INSERT OR IGNORE INTO offers (function, process) VALUES (?, ?)", values).rowcount:
+            ledger.execute(
+                "INSERT OR IGNORE INTO tries (process, call) SELECT ?, n FROM calls WHERE function = ? AND diverged",
+                (write.process, function),
+            )
+
+
+def take_over(ledger: Ledger, write: TakeOver) -> int:
+    # Whether their replies arrived is not known, which counts as not handed.
+    ledger.execute(
+        "UPDATE calls SET handed = 0 WHERE handed AND n IN (SELECT call FROM waits WHERE process = ?)", (write.process,)
+    )
+    return _forget_process(ledger, write.process, crashes=1)
+
+
+def leave(ledger: Ledger, write: Leave) -> None:
+    _forget_process(ledger, write.process, crashes=0)
+
+
+def _forget_process(ledger: Ledger, process: int, crashes: int) -> int:
+    taken = ledger.execute(
+        "UPDATE calls SET owner = NULL, epoch = epoch + 1, crashes = crashes + ?, wake_at = ? "
+        "WHERE owner = ? AND ended IS NULL",
+        (crashes, ledger.clock() - AT_ONCE, process),
+    ).rowcount
+    ledger.execute("DELETE FROM waits WHERE process = ?", (process,))
+    ledger.execute("DELETE FROM offers WHERE process = ?", (process,))
+    ledger.execute("DELETE FROM tries WHERE process = ?", (process,))
+    ledger.execute("DELETE FROM processes WHERE id = ?", (process,))
+    return taken
+
+
+# --- retention ------------------------------------------------------------------------------------
+
+
+def remove_expired(ledger: Ledger, write: RemoveExpired) -> int:
+    """Removes fewer than `limit` when their journals are long."""
+    expired = ledger.execute(
+        "SELECT n, seq FROM calls WHERE expires <= ? ORDER BY expires LIMIT ?", (write.now, write.limit)
+    )
+    chosen: list[int] = []
+    events = 0
+    for n, seq in expired:
+        chosen.append(n)
+        events += seq
+        if events >= EVENTS_REMOVED:
+            break
+    if chosen:
+        calls = json.dumps(chosen)
+        for delete in OF_REMOVED:
+            ledger.execute(delete, (calls,))
+    return len(chosen)

@@ -1,0 +1,157 @@
+-- What follows is one transaction of the migration. Times are POSIX seconds.
+
+CREATE TABLE calls (
+    n INTEGER PRIMARY KEY,            -- clusters what belongs to the call; random ids would scatter it
+    id TEXT NOT NULL UNIQUE,
+    tool TEXT NOT NULL,
+    function TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    status TEXT NOT NULL,
+    epoch INTEGER NOT NULL,           -- of the last claim; begins at a random number, for n may be used again
+    owner INTEGER,                    -- the process that runs it
+    wake_at REAL,                     -- of an unowned call: due then; NULL: only the inbox wakes it; < 0: due at once
+    seq INTEGER NOT NULL,             -- how many events it has
+    version INTEGER NOT NULL,
+    crashes INTEGER NOT NULL,
+    begun INTEGER NOT NULL,
+    diverged INTEGER NOT NULL,        -- stuck, and each newly started process tries once more
+    handed INTEGER NOT NULL,          -- the last reply was given; 0 and nobody waits: an orphan
+    shared INTEGER NOT NULL,
+    caller TEXT,
+    digest TEXT NOT NULL,
+    key TEXT,
+    holds TEXT,                       -- tool, key and caller of the key that it holds; NULL once it is free
+    reuse REAL,                       -- seconds after its end that the key is held; NULL: as long as it is kept
+    retain REAL NOT NULL,
+    deadline REAL,
+    created REAL NOT NULL,
+    ended REAL,
+    expires REAL,
+    parent TEXT,
+    parent_key TEXT,
+    retry_of TEXT,
+    seed TEXT NOT NULL,
+    python TEXT NOT NULL,
+    on_disconnect TEXT NOT NULL,
+    principal TEXT,
+    signals TEXT,
+    progress TEXT,
+    text TEXT NOT NULL,
+    data BLOB,
+    reason TEXT,                      -- why it was cancelled
+    failure BLOB,
+    arguments BLOB,                   -- NULL: large, see large_arguments
+    outcome BLOB
+);
+
+CREATE UNIQUE INDEX calls_holds ON calls (holds) WHERE holds IS NOT NULL;
+-- What is due (no owner), and what a process owns.
+CREATE INDEX calls_work ON calls (owner, function, wake_at) WHERE ended IS NULL;
+CREATE INDEX calls_asked ON calls (caller, function, digest)
+    WHERE caller IS NOT NULL AND (handed = 0 OR ended IS NULL);
+CREATE INDEX calls_expiry ON calls (expires) WHERE expires IS NOT NULL;
+CREATE INDEX calls_diverged ON calls (function) WHERE diverged;
+
+-- An update writes the whole row, so what is large and never changes has a row of its own.
+CREATE TABLE large_arguments (
+    call INTEGER PRIMARY KEY,
+    body BLOB NOT NULL
+);
+
+-- Neither the first event nor the last: they are the call's row.
+CREATE TABLE events (
+    call INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (call, seq)
+) WITHOUT ROWID;
+
+-- AUTOINCREMENT: a worker remembers the rows that it has seen.
+CREATE TABLE inbox (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    call INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX inbox_call ON inbox (call);
+
+CREATE TABLE attempts (
+    call INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    name TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
+    first_began REAL NOT NULL,
+    last_began REAL NOT NULL,
+    first_error TEXT,
+    last_error TEXT,
+    next_at REAL,
+    PRIMARY KEY (call, key)
+) WITHOUT ROWID;
+
+-- Requests that wait for a call, and the process that has their connections.
+CREATE TABLE waits (
+    request TEXT PRIMARY KEY,
+    call INTEGER NOT NULL,
+    process INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX waits_call ON waits (call);
+
+-- Who asked for a shared call; '' is somebody without an identity.
+CREATE TABLE holders (
+    call INTEGER NOT NULL,
+    caller TEXT NOT NULL,
+    PRIMARY KEY (call, caller)
+) WITHOUT ROWID;
+
+CREATE TABLE idempotency (
+    caller TEXT NOT NULL,
+    key TEXT NOT NULL,
+    call INTEGER NOT NULL,
+    PRIMARY KEY (caller, key)
+) WITHOUT ROWID;
+CREATE INDEX idempotency_call ON idempotency (call);
+
+-- Signals of which one counts, and which have come.
+CREATE TABLE once (
+    call INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (call, name)
+) WITHOUT ROWID;
+
+-- Bodies that wait for the end of a call; gone when they have been told.
+CREATE TABLE links (
+    child INTEGER NOT NULL,
+    parent INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    PRIMARY KEY (child, parent, key)
+) WITHOUT ROWID;
+CREATE INDEX links_parent ON links (parent);
+
+CREATE TABLE stores (
+    store TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (store, scope, key)
+) WITHOUT ROWID;
+
+CREATE TABLE processes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    port INTEGER NOT NULL
+);
+
+-- The functions that a process runs.
+CREATE TABLE offers (
+    function TEXT NOT NULL,
+    process INTEGER NOT NULL,
+    PRIMARY KEY (function, process)
+) WITHOUT ROWID;
+
+-- Diverged calls that a newly started process is still to try once.
+CREATE TABLE tries (
+    process INTEGER NOT NULL,
+    call INTEGER NOT NULL,
+    PRIMARY KEY (process, call)
+) WITHOUT ROWID;
