@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, MutableMapping
 from datetime import UTC, datetime, timedelta
-from logging import Logger, LoggerAdapter, getLogger
+from logging import Logger, LoggerAdapter
 from random import Random
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, cast, overload
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -18,8 +18,8 @@ from typing_extensions import TypeVar
 
 from perdure.core.commands import Level, NotifyChange, ReportProgress, SendLog, SetStatus
 from perdure.effects import Effects, Frame, Host, current_effects, running_frame
-from perdure.engine import CallFacts, Principal
-from perdure.errors import PerdureError
+from perdure.engine import Principal
+from perdure.errors import NotRecordable, PerdureError
 from perdure.step import Step, step
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 App = TypeVar("App", default=Any)
-
-LOGGER = getLogger("perdure.call")
 
 
 class DurableContext(Generic[App]):
@@ -50,20 +48,24 @@ class DurableContext(Generic[App]):
     def __init__(
         self,
         effects: Effects,
-        facts: CallFacts,
-        host: Host,
         *,
+        host: Host,
+        principal: Principal | None,
+        caller: str | None,
+        calls: Calls,
+        logger: Logger,
         signals: Collection[str] | None = None,
-        logger: Logger = LOGGER,
     ) -> None:
-        """`signals` are the names that the call takes, where they are known."""
+        """To be made in the body. `signals` are the names that the call takes, where they are known."""
         self._effects = effects
         self._host = host
         self._signals = signals
-        self.call_id = facts.call_id
-        self.principal = facts.principal
-        self.calls = host.calls_of(facts.caller)
+        self.call_id = effects.call_id
+        self.principal = principal
+        self.calls = calls
         self.log = _CallLog(logger, effects)
+        # Stores, and calls that the body starts, find here whose they are.
+        running_frame.set(Frame(host, caller, principal, self.call_id))
 
     @property
     def state(self) -> App:
@@ -105,7 +107,7 @@ class DurableContext(Generic[App]):
     async def step(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run any callable as a step for once, under its own name and with the default options."""
         self._here  # noqa: B018 - refuses outside the body
-        once: Step[..., Any] = fn if isinstance(fn, Step) else step(fn)
+        once = cast("Step[..., Any]", fn) if isinstance(fn, Step) else step(fn)
         return await once(*args, **kwargs)
 
     async def receive(self, signal: Signal[T], *, timeout: timedelta | None = None) -> T:
@@ -130,7 +132,7 @@ class DurableContext(Generic[App]):
 
     async def set_status(self, text: str, data: object = None) -> None:
         """What the call's view shows as `text` and, as JSON, `data`, until the next one."""
-        self._here.tell(SetStatus(text, None if data is None else to_json(data)))
+        self._here.tell(SetStatus(text, None if data is None else _json("The data of a status", data)))
 
     async def debug(self, data: Any, *, logger_name: str | None = None) -> None:
         """Send a log message to the client, once over all lives."""
@@ -165,7 +167,7 @@ class DurableContext(Generic[App]):
         self._here.tell(NotifyChange("resource", uri))
 
     def _send_log(self, level: Level, data: Any, logger_name: str | None) -> None:
-        self._here.tell(SendLog(level, to_json(data), logger_name))
+        self._here.tell(SendLog(level, _json("A log message", data), logger_name))
 
     @property
     def _here(self) -> Effects:
@@ -176,6 +178,13 @@ class DurableContext(Generic[App]):
                 "In a step use current_step(), and pass plain values to it."
             )
         return self._effects
+
+
+def _json(what: str, value: object) -> bytes:
+    try:
+        return to_json(value)
+    except ValueError as error:
+        raise NotRecordable(what, str(error)) from error
 
 
 class _CallLog(LoggerAdapter[Logger]):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, get_type_hints
+
+from typing_extensions import TypedDict
 
 from perdure.calls import Call, ask_for, asker_here, outcome_of, start_detached
+from perdure.core.codec import codec_for, digest
 from perdure.effects import current_effects
-from perdure.engine import Engine, Request
+from perdure.engine import KEPT, Engine, Request
 from perdure.errors import PerdureError
+from perdure.key import key_of
+
+if TYPE_CHECKING:
+    from perdure.tool import CallOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,14 +27,20 @@ class Registered(Protocol):
     """A job's function, as its server registered it."""
 
     @property
-    def name(self) -> str: ...
-    @property
-    def signature(self) -> inspect.Signature:
-        """Of the function, without its `DurableContext`."""
+    def tool(self) -> str:
+        """The job's name."""
         ...
 
-    def request(self, arguments: Mapping[str, Any]) -> Request:
-        """The wish for a call with these arguments, validated, encoded and with the job's options; nobody's yet."""
+    @property
+    def function(self) -> str:
+        """`module:qualname`."""
+        ...
+
+    @property
+    def arguments(self) -> Arguments: ...
+    @property
+    def options(self) -> CallOptions:
+        """With the server's defaults filled in."""
         ...
 
     def decode(self, outcome: bytes) -> Any: ...
@@ -41,10 +53,12 @@ class Job(Generic[P, T]):
     """A durable function that clients do not see."""
 
     def __init__(self, registered: Registered, *, key: str | None = None, after: timedelta | None = None) -> None:
-        self.name = registered.name
+        self.name = registered.tool
         self._registered = registered
         self._key = key
         self._after = after
+        template = registered.options.get("key")
+        self._key_of = None if template is None else key_of(template, registered.arguments.names)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run it as a child call, which is cancelled when the body gives up waiting; raises `CallFailed`."""
@@ -54,11 +68,12 @@ class Job(Generic[P, T]):
                 f"Job {self.name!r} can be awaited only in a body, where waiting is durable. "
                 f"Elsewhere `call = await {self.name}.start(...)` starts it, and `await call.result()` waits for it."
             )
-        return await effects.child(ask_for(self._request(*args, **kwargs)), self._registered.decode)
+        request = self.request(self._registered.arguments.bind(*args, **kwargs))
+        return await effects.child(ask_for(request), self._registered.decode)
 
     async def start(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
         """Start it and do not wait: in a body exactly once, and for the body's caller; elsewhere for who asked."""
-        request = self._request(*args, **kwargs)
+        request = self.request(self._registered.arguments.bind(*args, **kwargs))
         return self._call(await start_detached(self._registered.engine, request, asker_here()))
 
     def options(self, *, key: str | None = None, after: timedelta | None = None) -> Job[P, T]:
@@ -69,11 +84,28 @@ class Job(Generic[P, T]):
             after=self._after if after is None else after,
         )
 
-    def _request(self, *args: P.args, **kwargs: P.kwargs) -> Request:
-        request = self._registered.request(self._registered.signature.bind(*args, **kwargs).arguments)
-        if self._key is None and self._after is None:
-            return request
-        return replace(request, key=request.key if self._key is None else self._key, after=self._after)
+    def request(self, arguments: Mapping[str, Any]) -> Request:
+        """The wish for a call with these arguments, by name, which are validated; nobody's yet."""
+        registered, options = self._registered, self._registered.options
+        values = registered.arguments.validate(arguments)
+        key = self._key if self._key is not None or self._key_of is None else self._key_of(values)
+        reuse = options.get("reuse")
+        return Request(
+            function=registered.function,
+            tool=self.name,
+            kind="job",
+            arguments=registered.arguments.encode(values),
+            digest=digest((), values),
+            key=key,
+            shared=options.get("shared", False),
+            reuse=reuse,
+            attach_identical=options.get("identical") == "attach",
+            deadline=options.get("deadline"),
+            retain=max(options.get("retain", KEPT), reuse or timedelta(0)),
+            on_disconnect=options.get("on_disconnect", "continue"),
+            signals=tuple(signal.spec for signal in options.get("signals", ())),
+            after=self._after,
+        )
 
     def _call(self, call_id: str) -> Call[T]:
         registered = self._registered
@@ -81,3 +113,38 @@ class Job(Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<Job {self.name}>"
+
+
+class Arguments:
+    """The arguments of a function as they are validated and recorded: by name, with the defaults of today."""
+
+    def __init__(self, function: Callable[..., Any], *, without: str | None = None) -> None:
+        """`without` is the parameter that is no argument: the `DurableContext`."""
+        signature = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True)
+        parameters = [parameter for parameter in signature.parameters.values() if parameter.name != without]
+        for parameter in parameters:
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise TypeError(f"{function.__qualname__} takes {parameter}, but arguments are recorded by name.")
+        self._signature = signature.replace(parameters=parameters)
+        fields = {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}
+        self.names = tuple(fields)
+        # No model: its fields may not be called `schema` or `_x`; parameters may.
+        shape: Any = TypedDict("shape", fields)  # pyright: ignore[reportArgumentType]  known only now
+        self._codec = codec_for(shape, f"The arguments of {function.__qualname__}")
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """By name, as a call of the function would; raises `TypeError`."""
+        return self._signature.bind(*args, **kwargs).arguments
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """All of them, as the annotations want them; raises `TypeError` or pydantic's `ValidationError`."""
+        bound = self._signature.bind(**arguments)
+        bound.apply_defaults()
+        return self._codec.accept(bound.arguments)
+
+    def encode(self, arguments: Mapping[str, Any]) -> bytes:
+        return self._codec.encode(arguments)
+
+    def decode(self, raw: bytes) -> dict[str, Any]:
+        return self._codec.decode(raw)

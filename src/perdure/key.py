@@ -12,13 +12,12 @@ KeyOf = Callable[[Mapping[str, Any]], str]
 """From a call's validated arguments, by name, to its key."""
 
 
-def key_maker(key: str | Callable[..., str], fn: Callable[..., Any]) -> KeyOf:
-    """Make a `key=` ready for the calls of `fn`; raises `ValueError` if it wants what `fn` does not take.
+def key_of(key: str | Callable[..., str], parameters: Collection[str]) -> KeyOf:
+    """Make a `key=` ready for calls with these parameters; raises `ValueError` if it wants any other.
 
     A template is `str.format`'s, with the parameters' names, attributes and indices: `invoice-{invoice.invoice_id}`.
     A function is given those parameters that it names.
     """
-    parameters = inspect.signature(fn).parameters
     render = _template(key, parameters) if isinstance(key, str) else _function(key, parameters)
 
     def rendered(arguments: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from perdure.key import key_maker
+from perdure.key import key_of
 
 
 class Invoice(BaseModel):
@@ -13,24 +13,22 @@ class Invoice(BaseModel):
     lines: list[str]
 
 
-async def forecast(latitude: float, longitude: float) -> None: ...
-
-
-async def process(invoice: Invoice, note: str = "") -> None: ...
+forecast = ("latitude", "longitude")
+process = ("invoice", "note")
 
 
 def test_a_template_is_filled_in_with_the_arguments() -> None:
-    key_of = key_maker("forecast-{latitude}-{longitude:.1f}", forecast)
-    assert key_of({"latitude": 47.5, "longitude": -122.33}) == "forecast-47.5--122.3"
+    render = key_of("forecast-{latitude}-{longitude:.1f}", forecast)
+    assert render({"latitude": 47.5, "longitude": -122.33}) == "forecast-47.5--122.3"
 
 
 def test_a_template_reaches_attributes_and_items() -> None:
     invoice = Invoice(invoice_id="7", lines=["hosting"])
-    assert key_maker("{invoice.invoice_id}/{invoice.lines[0]}", process)({"invoice": invoice}) == "7/hosting"
+    assert key_of("{invoice.invoice_id}/{invoice.lines[0]}", process)({"invoice": invoice}) == "7/hosting"
 
 
 def test_a_template_without_fields_is_the_key() -> None:
-    assert key_maker("nightly {{report}}", process)({"invoice": None}) == "nightly {report}"
+    assert key_of("nightly {{report}}", process)({"invoice": None}) == "nightly {report}"
 
 
 def test_a_function_is_given_the_parameters_it_names() -> None:
@@ -38,14 +36,14 @@ def test_a_function_is_given_the_parameters_it_names() -> None:
         return f"{prefix}-{invoice.invoice_id}"
 
     arguments: dict[str, Any] = {"invoice": Invoice(invoice_id="7", lines=[]), "note": "urgent"}
-    assert key_maker(of_invoice, process)(arguments) == "invoice-7"
+    assert key_of(of_invoice, process)(arguments) == "invoice-7"
 
 
 def test_a_function_of_everything_is_given_everything() -> None:
     def of_all(**arguments: Any) -> str:
         return "+".join(sorted(arguments))
 
-    assert key_maker(of_all, process)({"invoice": None, "note": ""}) == "invoice+note"
+    assert key_of(of_all, process)({"invoice": None, "note": ""}) == "invoice+note"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_a_function_of_everything_is_given_everything() -> None:
 )
 def test_a_template_that_cannot_be_meant_is_refused_when_it_is_registered(template: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=r".*") as refused:
-        key_maker(template, forecast)
+        key_of(template, forecast)
     assert complaint in str(refused.value)
 
 
@@ -72,9 +70,9 @@ def test_a_function_that_wants_something_else_is_refused_when_it_is_registered()
         return place
 
     with pytest.raises(ValueError, match="place"):
-        key_maker(of_place, forecast)
+        key_of(of_place, forecast)
 
 
 def test_an_empty_key_is_no_key() -> None:
     with pytest.raises(ValueError, match="empty"):
-        key_maker("{note}", process)({"note": ""})
+        key_of("{note}", process)({"note": ""})
