@@ -106,8 +106,8 @@ def _checked(annotation: Any, what: str) -> TypeAdapter[Any]:
     for node in _nodes(adapter.core_schema):
         if node.get("serialization_exclude") is True or "serialization_exclude_if" in node:
             raise NotRecordable(what, f"{_name(annotation)} has fields that are excluded when it is written.")
-        if node.get("type") == "generator":
-            raise NotRecordable(what, f"{_name(annotation)} can be read only once; return a list.")
+        if node.get("type") in ("generator", "is-subclass"):
+            raise NotRecordable(what, f"{_name(annotation)} is no data; return a list, or a name.")
     if any(node.get("writeOnly") is True for schema in schemas for node in _nodes(schema)):
         raise NotRecordable(what, f"{_name(annotation)} holds a secret, and a journal keeps none. Keep it in the step.")
     return adapter

@@ -105,7 +105,10 @@ def _in_attributes(went_in: Any, came_back: Any, names: list[str]) -> Difference
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an int of thousands of digits
+        return _a(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 

@@ -93,7 +93,7 @@ class TaggedCodec:
 def tag(value: Any, depth: int = DEPTH) -> Any:
     """The value as JSON; raises `NotRecordable` for what would come back as something else."""
     kind = cast("type[Any]", type(value))
-    if kind in (str, bool, float) or value is None or (kind is int and is_plain(value)):
+    if kind in (str, int, bool, float) or value is None:
         return value
     if depth == 0:
         raise NotRecordable("A value", f"it is nested deeper than {DEPTH} levels.")
