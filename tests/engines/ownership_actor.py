@@ -33,8 +33,8 @@ def live(database: Path) -> None:
             case ["alive", name]:
                 say(is_alive(database, name))
             case ["watch", name]:
+                say("watching")  # first: the other line may follow at once
                 Watch(database, name, lambda dead: say("dead", dead))
-                say("watching")
             case ["forget", name]:
                 forget(database, name)
                 say("forgotten")
