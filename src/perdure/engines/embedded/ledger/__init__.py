@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from perdure.engines.embedded import journal as j
-from perdure.engines.embedded.ledger import appending, arriving, reading, starting, stores, working
+from perdure.engines.embedded.ledger import appending, arriving, reading, starting, stores, waiting, working
 from perdure.engines.embedded.ledger.ledger import PAYLOAD_LIMIT, Ledger
 
 __all__ = ["BEGINS_CALLS", "PAYLOAD_LIMIT", "Ledger", "answer", "crash_points", "perform"]
@@ -23,7 +23,7 @@ WRITES: dict[type[j.Write[Any]], Callable[[Ledger, Any], Any]] = {
     j.Yield: appending.yield_call,
     j.ForgetCrashes: appending.forget_crashes,
     j.StartCall: starting.start_call,
-    j.LetGo: arriving.let_go,
+    j.LetGo: waiting.let_go,
     j.Deliver: arriving.deliver,
     j.RetryCall: arriving.retry_call,
     j.ReleaseCall: arriving.release_call,

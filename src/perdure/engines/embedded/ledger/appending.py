@@ -21,7 +21,7 @@ from perdure.engines.embedded.journal import (
     NoteAttempt,
     Yield,
 )
-from perdure.engines.embedded.ledger.ending import child_ended, end_call, tell_parents
+from perdure.engines.embedded.ledger.ending import KEPT, child_ended, end_call
 from perdure.engines.embedded.ledger.inbox import drop, put, put_if_running
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import AT_ONCE, progress_to
@@ -31,15 +31,9 @@ from perdure.errors import CallNotFound, PerdureError, Refused
 
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
-# What an abandoned step came to may be appended after the end, which stays the end.
-GO_ON = """
-    UPDATE calls SET status = CASE WHEN ended IS NULL THEN ? ELSE status END, seq = seq + ?, version = version + 1,
-        crashes = 0
-    WHERE n = ? AND epoch = ? RETURNING seq"""
+STANDING = f"SELECT seq, ended, status, {KEPT}, holds, followed FROM calls WHERE n = ? AND epoch = ?"
 
-GO_ON_BY_ONE = """
-    UPDATE calls SET seq = seq + 1, version = version + 1, crashes = 0
-    WHERE n = ? AND epoch = ? RETURNING seq"""
+GO_ON = "UPDATE calls SET status = ?, seq = ?, version = version + 1, crashes = 0 WHERE n = ?"
 
 PARK = """
     UPDATE calls SET owner = NULL, wake_at = CASE WHEN EXISTS (SELECT 1 FROM inbox WHERE call = n) THEN ? ELSE ? END
@@ -52,22 +46,28 @@ ATTEMPT = """
 
 
 def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
+    # Looked at first, not by UPDATE … RETURNING, which takes longer than both.
     n, end, events = write.n, write.end, write.events
-    if end is None:
-        row = ledger.row(GO_ON, (write.status, len(events), n, write.epoch))
-    else:
-        row = end_call(ledger, n, write.epoch, end, keeps_key=write.keeps_key, events=len(events))
+    row = ledger.row(STANDING, (n, write.epoch))
     if row is None:
         raise Fenced
+    seq, ended, status, kept, holds, followed = row
     if events:
-        _add_events(ledger, n, row[0] - len(events), events)
+        _add_events(ledger, n, seq, events)
+        seq += len(events)
+    told: tuple[Delivered, ...] = ()
+    if end is None:
+        # What an abandoned step came to may come after the end, which stays the end.
+        ledger.execute(GO_ON, (write.status if ended is None else status, seq, n))
+    else:
+        frees = holds is not None and not write.keeps_key
+        told = end_call(ledger, n, end, seq=seq, kept=kept, frees_key=frees, followed=followed)
     if write.consumed:
         drop(ledger, n, write.consumed)
     if write.status_text is not None or write.progress is not None:
         _say(ledger, write)
     if write.park:
         ledger.execute(PARK, (ledger.clock() - AT_ONCE, write.wake_at, n))
-    told = () if end is None else tell_parents(ledger, n)
     return (*told, *_cancel_children(ledger, write)) if write.cancels else told
 
 
@@ -181,10 +181,11 @@ def append_join(ledger: Ledger, write: AppendJoin) -> ChildStarted | ChildRefuse
 
 
 def _take_place(ledger: Ledger, write: AppendStore | AppendChild | AppendJoin) -> int:
-    row = ledger.row(GO_ON_BY_ONE, (write.n, write.epoch))
+    row = ledger.row("SELECT seq FROM calls WHERE n = ? AND epoch = ?", (write.n, write.epoch))
     if row is None:
         raise Fenced
-    return row[0] - 1
+    ledger.execute("UPDATE calls SET seq = seq + 1, version = version + 1, crashes = 0 WHERE n = ?", (write.n,))
+    return row[0]
 
 
 def _follow(ledger: Ledger, write: AppendChild | AppendJoin, child: int) -> None:

@@ -7,20 +7,13 @@ from typing import Any
 
 from perdure.core.events import CancelAsked, Signalled
 from perdure.engine import Accepted, Cancel, Request, Signal
-from perdure.engines.embedded.journal import Deliver, Delivered, LetGo, ReleaseCall, RetryCall
+from perdure.engines.embedded.journal import Deliver, Delivered, ReleaseCall, RetryCall
 from perdure.engines.embedded.ledger.ending import end_stuck
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import ARGUMENTS, AT_ONCE, find_view, is_once, principal_from, signals_from
 from perdure.engines.embedded.ledger.starting import find, insert
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, Refused
-
-
-def let_go(ledger: Ledger, write: LetGo) -> None:
-    """The mark is that of the last reply: one that could not be handed makes the call an orphan again."""
-    waited = ledger.row("DELETE FROM waits WHERE request = ? RETURNING call", (write.request,))
-    if waited is not None:
-        ledger.execute("UPDATE calls SET handed = ? WHERE n = ? AND handed <> ?", (write.handed, *waited, write.handed))
 
 
 def deliver(ledger: Ledger, write: Deliver) -> Delivered:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from perdure.core.codec import encode_error, error_message, error_type
 from perdure.core.events import Cancelled, ChildEnded, Completed, End, Failed
 from perdure.engines.embedded.journal import Delivered
@@ -13,21 +11,29 @@ from perdure.engines.embedded.ledger.rows import cancellation
 from perdure.errors import CallFailed
 
 END = """
-    UPDATE calls SET status = ?, outcome = ?, failure = ?, reason = ?, ended = ?,
-        expires = ? + max(retain, coalesce(reuse, 0)), holds = CASE WHEN ? THEN holds END, seq = seq + ?,
-        version = version + 1, crashes = 0, diverged = 0, owner = NULL, wake_at = NULL
-    WHERE n = ? AND epoch = ? RETURNING seq"""
+    UPDATE calls SET status = ?, outcome = ?, failure = ?, ended = ?, expires = ?, seq = ?, version = version + 1,
+        crashes = 0, owner = NULL, wake_at = NULL
+    WHERE n = ?"""
+
+KEPT = "max(retain, coalesce(reuse, 0))"
+"""Seconds that an ended call is kept."""
 
 
-def end_call(ledger: Ledger, n: int, epoch: int, end: End, *, keeps_key: bool, events: int) -> tuple[Any, ...] | None:
-    """The call's row as it ends; None where the epoch is another. `events` are written in the same unit."""
-    status, outcome, failure, reason = _outcome(ledger, end)
-    keeps = keeps_key or status == "completed"
-    values = (status, outcome, failure, reason, end.at, end.at, keeps, events, n, epoch)
-    return ledger.row(END, values)
+def end_call(
+    ledger: Ledger, n: int, end: End, *, seq: int, kept: float, frees_key: bool, followed: bool
+) -> tuple[Delivered, ...]:
+    """The parents that were told. The claim is known to be ours."""
+    status, outcome, failure = _outcome(ledger, end)
+    ledger.execute(END, (status, outcome, failure, end.at, end.at + kept, seq, n))
+    # In statements of their own, because few calls need them and an index is looked at for each column set.
+    if frees_key and status != "completed":
+        ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
+    if isinstance(end, Cancelled):
+        ledger.execute("UPDATE calls SET reason = ?, diverged = 0 WHERE n = ?", (end.reason, n))
+    return _tell_parents(ledger, n) if followed else ()
 
 
-def tell_parents(ledger: Ledger, n: int) -> tuple[Delivered, ...]:
+def _tell_parents(ledger: Ledger, n: int) -> tuple[Delivered, ...]:
     """Whoever waits in a body for the call gets its end into the inbox."""
     links = ledger.execute("SELECT parent, key FROM links WHERE child = ?", (n,)).fetchall()
     if not links:
@@ -53,19 +59,20 @@ def child_ended(ledger: Ledger, n: int, key: str) -> ChildEnded:
 
 def end_stuck(ledger: Ledger, n: int, reason: str, at: float) -> Delivered:
     """A stuck call is cancelled without clean-up: its code cannot be trusted with it."""
-    row = ledger.row("UPDATE calls SET epoch = epoch + 1 WHERE n = ? RETURNING epoch", (n,))
+    row = ledger.row(f"SELECT seq, {KEPT}, followed FROM calls WHERE n = ?", (n,))
     assert row is not None
-    end_call(ledger, n, row[0], Cancelled(reason, at), keeps_key=False, events=0)
-    return Delivered(n, None, ended=True, parents=tell_parents(ledger, n))
+    seq, kept, followed = row
+    ended = end_call(ledger, n, Cancelled(reason, at), seq=seq, kept=kept, frees_key=True, followed=followed)
+    return Delivered(n, None, ended=True, parents=ended)
 
 
-def _outcome(ledger: Ledger, end: End) -> tuple[str, bytes | None, bytes | None, str | None]:
+def _outcome(ledger: Ledger, end: End) -> tuple[str, bytes | None, bytes | None]:
     match end:
         case Completed(value):
             ledger.check_size(value, "The value of the outcome")
-            return "completed", value, None, None
+            return "completed", value, None
         case Failed(error):
             ledger.check_size(error, "The value of the failure")
-            return "failed", None, error, None
+            return "failed", None, error
         case Cancelled(reason):
-            return "cancelled", None, cancellation(reason), reason
+            return "cancelled", None, cancellation(reason)

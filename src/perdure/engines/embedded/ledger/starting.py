@@ -9,6 +9,7 @@ from perdure.engine import Accepted, CallView, Request
 from perdure.engines.embedded.journal import Held, StartCall, Started
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import principal_to, signals_to
+from perdure.engines.embedded.ledger.waiting import wait
 from perdure.errors import Conflict
 
 LARGE = 2000
@@ -20,24 +21,22 @@ BY_IDEMPOTENCY_KEY = """
 
 ORPHAN = """
     SELECT n, id FROM calls
-    WHERE caller = ? AND function = ? AND digest = ? AND (handed = 0 OR ended IS NULL)
-        AND handed = 0 AND (ended IS NULL OR ended >= ?) AND NOT EXISTS (SELECT 1 FROM waits WHERE call = n)
+    WHERE caller = ? AND function = ? AND digest = ? AND waiting = 0 AND handed = 0 AND (ended IS NULL OR ended >= ?)
     ORDER BY n LIMIT 1"""
 
 IDENTICAL = """
     SELECT n, id FROM calls
-    WHERE caller = ? AND function = ? AND digest = ? AND (handed = 0 OR ended IS NULL)
-        AND ended IS NULL
+    WHERE caller = ? AND function = ? AND digest = ? AND identical AND ended IS NULL
     ORDER BY n LIMIT 1"""
 
 HOLDER = "SELECT n, id, digest, status, ended, reuse FROM calls WHERE holds = ?"
 
 INSERT = """
-    INSERT INTO calls (id, tool, function, kind, epoch, owner, wake_at, begun, handed, shared, caller, digest, key,
-        holds, reuse, retain, deadline, created, parent, parent_key, retry_of, seed, python, on_disconnect, principal,
-        signals, arguments, status, seq, version, crashes, diverged, text)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-        'running', 0, 0, 0, 0, '')"""
+    INSERT INTO calls (id, tool, function, kind, epoch, owner, wake_at, begun, handed, waiting, identical, shared,
+        caller, digest, key, holds, reuse, retain, deadline, created, parent, parent_key, retry_of, seed, python,
+        on_disconnect, principal, signals, arguments, status, seq, version, crashes, diverged, followed, text)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+        'running', 0, 0, 0, 0, 0, '')"""
 
 
 def start_call(ledger: Ledger, start: StartCall) -> Started:
@@ -47,19 +46,15 @@ def start_call(ledger: Ledger, start: StartCall) -> Started:
         n, accepted = found
         bind(ledger, n, request)
         if request.waiting is not None:
-            _wait(ledger, n, request.waiting, start.process)
             # Handed belongs to the last reply, which is now the one to this request.
-            ledger.execute("UPDATE calls SET handed = 0 WHERE n = ? AND handed", (n,))
+            ledger.execute("UPDATE calls SET waiting = waiting + 1, handed = 0 WHERE n = ?", (n,))
+            wait(ledger, request.waiting, n, start.process)
         return Started(accepted, None)
     owner = start.process if start.own and request.after is None else None
     new = insert(ledger, request, start.call_id, start.at, start.seed, start.python, owner)
     if request.waiting is not None:
-        _wait(ledger, new.n, request.waiting, start.process)
+        wait(ledger, request.waiting, new.n, start.process)
     return Started(Accepted(new.call_id, "new"), None if owner is None else _held(new, start))
-
-
-def _wait(ledger: Ledger, n: int, request: str, process: int) -> None:
-    ledger.execute("INSERT OR REPLACE INTO waits (request, call, process) VALUES (?, ?, ?)", (request, n, process))
 
 
 def bind(ledger: Ledger, n: int, request: Request) -> None:
@@ -201,6 +196,8 @@ def insert(
         due if owner is None else None,
         owner is not None,
         request.waiting is None,
+        request.waiting is not None,
+        request.attach_identical,
         request.shared,
         None if request.shared else request.caller,
         request.digest,

@@ -17,6 +17,7 @@ from perdure.engines.embedded.ledger.inbox import read_inbox
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.reading import read_attempts, read_events
 from perdure.engines.embedded.ledger.rows import AT_ONCE, HELD, as_json, held_of
+from perdure.engines.embedded.ledger.waiting import let_go_of_all
 
 EVENTS_REMOVED = 20_000
 """About as many events as one unit removes: other writers wait for it."""
@@ -106,10 +107,6 @@ def offer(ledger: Ledger, write: Offer) -> None:
 
 
 def take_over(ledger: Ledger, write: TakeOver) -> int:
-    # Whether their replies arrived is not known, which counts as not handed.
-    ledger.execute(
-        "UPDATE calls SET handed = 0 WHERE handed AND n IN (SELECT call FROM waits WHERE process = ?)", (write.process,)
-    )
     return _forget_process(ledger, write.process, crashes=1)
 
 
@@ -123,7 +120,7 @@ def _forget_process(ledger: Ledger, process: int, crashes: int) -> int:
         "WHERE owner = ? AND ended IS NULL",
         (crashes, ledger.clock() - AT_ONCE, process),
     ).rowcount
-    ledger.execute("DELETE FROM waits WHERE process = ?", (process,))
+    let_go_of_all(ledger, process)
     ledger.execute("DELETE FROM offers WHERE process = ?", (process,))
     ledger.execute("DELETE FROM tries WHERE process = ?", (process,))
     ledger.execute("DELETE FROM processes WHERE id = ?", (process,))

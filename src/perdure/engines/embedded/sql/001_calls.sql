@@ -15,7 +15,10 @@ CREATE TABLE calls (
     crashes INTEGER NOT NULL,
     begun INTEGER NOT NULL,
     diverged INTEGER NOT NULL,        -- stuck, and each newly started process tries once more
-    handed INTEGER NOT NULL,          -- the last reply was given; 0 and nobody waits: an orphan
+    waiting INTEGER NOT NULL,         -- how many requests wait for it
+    handed INTEGER NOT NULL,          -- the last reply was given; if not, and nobody waits: an orphan
+    followed INTEGER NOT NULL,        -- there may be links to it
+    identical INTEGER NOT NULL,       -- requests like its own attach to it while it runs
     shared INTEGER NOT NULL,
     caller TEXT,
     digest TEXT NOT NULL,
@@ -47,8 +50,8 @@ CREATE TABLE calls (
 CREATE UNIQUE INDEX calls_holds ON calls (holds) WHERE holds IS NOT NULL;
 -- What is due (no owner), and what a process owns.
 CREATE INDEX calls_work ON calls (owner, function, wake_at) WHERE ended IS NULL;
-CREATE INDEX calls_asked ON calls (caller, function, digest)
-    WHERE caller IS NOT NULL AND (handed = 0 OR ended IS NULL);
+CREATE INDEX calls_orphaned ON calls (caller, function, digest) WHERE waiting = 0 AND handed = 0;
+CREATE INDEX calls_identical ON calls (caller, function, digest) WHERE identical;
 CREATE INDEX calls_expiry ON calls (expires) WHERE expires IS NOT NULL;
 CREATE INDEX calls_diverged ON calls (function) WHERE diverged;
 
@@ -94,7 +97,6 @@ CREATE TABLE waits (
     call INTEGER NOT NULL,
     process INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX waits_call ON waits (call);
 
 -- Who asked for a shared call; '' is somebody without an identity.
 CREATE TABLE holders (

@@ -1,0 +1,35 @@
+"""Which requests wait for which call. One that nobody waits for, and whose last reply was not given, is an orphan."""
+
+from __future__ import annotations
+
+from perdure.engines.embedded.journal import LetGo
+from perdure.engines.embedded.ledger.ledger import Ledger
+
+WAIT = "INSERT OR IGNORE INTO waits (request, call, process) VALUES (?, ?, ?)"
+
+LEFT = "UPDATE calls SET waiting = waiting - 1, handed = ? WHERE n = ?"
+
+DIED = """
+    UPDATE calls SET waiting = waiting - gone.requests, handed = 0
+    FROM (SELECT call, count(*) AS requests FROM waits WHERE process = ? GROUP BY call) AS gone WHERE n = gone.call"""
+
+
+def wait(ledger: Ledger, request: str, n: int, process: int) -> None:
+    """The call's row counts it already."""
+    if not ledger.execute(WAIT, (request, n, process)).rowcount:
+        let_go(ledger, LetGo(request, handed=False))
+        ledger.execute(WAIT, (request, n, process))
+
+
+def let_go(ledger: Ledger, write: LetGo) -> None:
+    """The mark is that of the last reply: one that could not be handed makes the call an orphan again."""
+    waited = ledger.row("SELECT call FROM waits WHERE request = ?", (write.request,))
+    if waited is not None:
+        ledger.execute("DELETE FROM waits WHERE request = ?", (write.request,))
+        ledger.execute(LEFT, (write.handed, waited[0]))
+
+
+def let_go_of_all(ledger: Ledger, process: int) -> None:
+    """Whether the replies of a process that is gone arrived is not known, which counts as not handed."""
+    ledger.execute(DIED, (process,))
+    ledger.execute("DELETE FROM waits WHERE process = ?", (process,))
