@@ -176,8 +176,6 @@ class BodyCall(LiveCall):
             return
         if self._undecided:
             self._backlog.append((event, row))
-        elif isinstance(event, CancelAsked) and self._cancelling is not None:
-            self._end_at_once(event, row)
         else:
             self._feed(event, row)
 
@@ -203,13 +201,6 @@ class BodyCall(LiveCall):
             return body.feed(event, following=following)
         finally:
             watchdog.left()
-
-    def _end_at_once(self, event: CancelAsked, row: int | None) -> None:
-        """A second cancel, during the clean-up after the first."""
-        cancels = tuple(self._children.values())
-        self.abandon()
-        rows = () if row is None else (row,)
-        self.finish(Cancelled(event.reason, self.ground.clock.now()), (event,), rows, cancels=cancels)
 
     # --- one unit ---
 
@@ -447,8 +438,12 @@ class BodyCall(LiveCall):
             if error is not None:
                 self.refused(error)
                 return
-            self._feed(self._decided_event(command, result, now), recorded=True)
+            event = self._decided_event(command, result, now)
+            self._feed(event, recorded=True)
             self._feed_backlog()
+            if isinstance(event, ChildStarted) and event.call_id != child_call_id(self.call_id, event.key):
+                # It was there before us, and may have ended already.
+                self.ground.spawn(self.look_at_inbox())
 
         self.ground.journal.write(unit, decided)
 

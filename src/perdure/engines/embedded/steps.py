@@ -117,11 +117,13 @@ class StepRun:
             try:
                 async with self._owner.ground.slots:
                     value = await self._run_once()
-            except asyncio.CancelledError:
+                if isinstance(value, ThreadOutcome):
+                    value = value.unwrap()
+            except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                return Raised(RuntimeError("the step cancelled itself"), self._attempt, began)
+                return Raised(error, self._attempt, began)  # the step's own
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -223,7 +225,7 @@ class StepRun:
                 raise _TimedOut(f"{self.name} took longer than {work.timeout:g} s") from error
             raise
 
-    async def _run_in_thread(self) -> Any:
+    async def _run_in_thread(self) -> ThreadOutcome:
         running = self._owner.ground.in_thread(self.work.run)
         try:
             await asyncio.wait({running}, timeout=self.work.timeout)
@@ -232,7 +234,7 @@ class StepRun:
             self.thread_left = not running.done()
         if self.thread_left:
             raise _TimedOut(f"{self.name} took longer than {self.work.timeout or 0:g} s")
-        return running.result().unwrap()
+        return running.result()
 
     def _enter(self) -> None:
         owner = self._owner
@@ -271,7 +273,7 @@ class _TimedOut(TimeoutError):
 
 @dataclass(frozen=True, slots=True)
 class ThreadOutcome:
-    """What a thread came to: futures cannot carry every exception (StopIteration)."""
+    """What a thread came to: neither futures nor coroutines can pass on a StopIteration."""
 
     value: Any
     error: BaseException | None
