@@ -130,8 +130,13 @@ class Calls:
 
         Raises `CallFailed` when it failed or was cancelled, `Stuck`, and `TimeoutError`.
         """
-        view = await self.get(call_id)
+        view = await self._result(call_id)
         return await outcome_of(self._engine, call_id, partial(self._decoded, view), timeout)
+
+    @_recorded
+    async def _result(self, call_id: str) -> CallView:
+        """Whose result it is. Without the payloads, which the end brings: they may be large."""
+        return replace(await self._reached(call_id), outcome=None, failure=None, status_data=None)
 
     def _call(self, call_id: str) -> Call[Any]:
         return Call(call_id, lambda timeout: self.result(call_id, timeout=timeout))
