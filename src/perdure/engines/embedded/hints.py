@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ MOST_IN_A_TURN = 64
 """Datagrams read in one turn of the loop: a flood costs each turn some 100 µs and no more."""
 
 HOST = "127.0.0.1"
+TOKEN_SIZE = 8
 
 Kind = Literal["call", "due", "processes"]
 KINDS: tuple[Kind, ...] = ("call", "due", "processes")  # their place is what is sent: append only
@@ -31,10 +31,10 @@ KINDS: tuple[Kind, ...] = ("call", "due", "processes")  # their place is what is
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Where to look: at these calls (their `n`), at what can be claimed, at which processes there are."""
+    """Where to look: at these calls (their ids), at what can be claimed, at which processes there are."""
 
     kind: Kind
-    calls: tuple[int, ...] = ()
+    calls: tuple[str, ...] = ()
 
 
 class Hints:
@@ -86,7 +86,7 @@ class Hints:
 
     def _read(self) -> None:
         assert self._socket is not None
-        heard: dict[Kind, dict[int, None]] = {}  # each call once, in the order in which they came
+        heard: dict[Kind, dict[str, None]] = {}  # each call once, in the order in which they came
         with suppress(OSError):  # nothing more to read
             for _ in range(MOST_IN_A_TURN):
                 hint = _decode(self._token, self._socket.recv(LARGEST_DATAGRAM + 1))
@@ -110,26 +110,34 @@ def _bind() -> socket.socket:
 
 # --- datagrams ------------------------------------------------------------------------------------
 #
-# The token, one byte for the kind, eight for each call.
+# The token, one byte for the kind, the ids each on a line of its own.
 
 
 def _token_of(database: Path) -> bytes:
     """No secret: it tells one database's hints from another's, and from what strays to a port that was used before."""
-    return blake2b(os.fsencode(os.path.realpath(database)), digest_size=8, person=b"perdure").digest()
+    return blake2b(os.fsencode(os.path.realpath(database)), digest_size=TOKEN_SIZE, person=b"perdure").digest()
 
 
 def _encode(token: bytes, hint: Hint) -> list[bytes]:
     head = token + bytes([KINDS.index(hint.kind)])
-    room = (LARGEST_DATAGRAM - len(head)) // 8
-    parts = [hint.calls[at : at + room] for at in range(0, len(hint.calls), room)] or [()]
-    return [head + struct.pack(f"<{len(part)}q", *part) for part in parts]
+    room = LARGEST_DATAGRAM - len(head)
+    datagrams: list[bytes] = []
+    lines = b""
+    for call_id in hint.calls:
+        line = call_id.encode() + b"\n"
+        if lines and len(lines) + len(line) > room:
+            datagrams.append(head + lines)
+            lines = b""
+        lines += line
+    return [*datagrams, head + lines]
 
 
 def _decode(token: bytes, datagram: bytes) -> Hint | None:
     """None for what is not ours, or is no datagram of this version."""
-    kind, calls = datagram[len(token) : len(token) + 1], datagram[len(token) + 1 :]
-    if not datagram.startswith(token) or len(datagram) > LARGEST_DATAGRAM or len(calls) % 8:
+    if not datagram.startswith(token) or not TOKEN_SIZE < len(datagram) <= LARGEST_DATAGRAM:
         return None
-    if len(kind) != 1 or kind[0] >= len(KINDS):
+    kind, lines = datagram[TOKEN_SIZE], datagram[TOKEN_SIZE + 1 :]
+    try:
+        return Hint(KINDS[kind], tuple(lines.decode().split("\n")[:-1]))
+    except (IndexError, UnicodeDecodeError):
         return None
-    return Hint(KINDS[kind[0]], struct.unpack(f"<{len(calls) // 8}q", calls))
