@@ -11,6 +11,7 @@ from mcp.server import Server
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.tools import Tool
 from mcp.server.subscriptions import ListenHandler
 from mcp.shared.dispatcher import DispatchContext
 from mcp.shared.message import MessageMetadata
@@ -20,6 +21,13 @@ RequestContext = ServerRequestContext[Any, Any]
 
 def lowlevel_server(server: MCPServer[Any]) -> Server[Any]:
     return server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  it has no public name
+
+
+def registered_tool(server: MCPServer[Any], name: str) -> Tool:
+    """What the SDK made of a tool at its registration: its argument model, its conversion of results."""
+    tool = server._tool_manager.get_tool(name)  # pyright: ignore[reportPrivateUsage]  it has no public name
+    assert tool is not None
+    return tool
 
 
 def connection_of(ctx: RequestContext) -> Connection:

@@ -1,0 +1,32 @@
+"""What a request can be told while it waits: an object per era, so that nobody else asks which one it is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mcp_types import LoggingMessageNotification, LoggingMessageNotificationParams
+from pydantic_core import from_json
+
+from perdure.core.commands import NotifyChange, SendLog
+
+
+class Conversation(Protocol):
+    """The client's side of one request. What the client did not opt in to goes nowhere."""
+
+    async def progress(self, progress: float, total: float | None, message: str | None) -> None: ...
+    async def log(self, entry: SendLog) -> None: ...
+    async def changed(self, change: NotifyChange) -> None: ...
+
+
+class Nobody:
+    """A program asked, and not a client."""
+
+    async def progress(self, progress: float, total: float | None, message: str | None) -> None: ...
+    async def log(self, entry: SendLog) -> None: ...
+    async def changed(self, change: NotifyChange) -> None: ...
+
+
+def log_message(entry: SendLog) -> LoggingMessageNotification:
+    return LoggingMessageNotification(
+        params=LoggingMessageNotificationParams(level=entry.level, data=from_json(entry.data), logger=entry.logger)
+    )

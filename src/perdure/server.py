@@ -1,0 +1,766 @@
+"""`DurableMCP`: the official SDK's server with an engine.
+
+It decides what each registered function is, gives the SDK a stand-in where that must not see our context, and leads
+requests for what is durable to the gateway. All else is `MCPServer`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from urllib.parse import quote
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.resolve import find_resolved_parameters, returns_input_required
+from mcp.server.mcpserver.resources import ResourceSecurity
+from mcp.server.mcpserver.utilities.context_injection import find_context_parameter
+from mcp.server.mcpserver.utilities.func_metadata import func_metadata
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.subscriptions import InMemorySubscriptionBus, SubscriptionBus
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import MCPError
+from mcp.shared.uri_template import UriTemplate
+from mcp_types import (
+    Annotations,
+    CallToolResult,
+    GetPromptResult,
+    Icon,
+    InputRequiredResult,
+    ToolAnnotations,
+)
+from pydantic import AnyUrl, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from typing_extensions import TypeVar as TypeVarWithDefault
+from typing_extensions import Unpack
+
+from perdure.calls import EVERYONE, Calls
+from perdure.context import DurableContext
+from perdure.core.codec import codec_for, return_annotation
+from perdure.effects import Frame, running_frame
+from perdure.engine import (
+    ADOPTABLE,
+    BodyFunction,
+    CallFacts,
+    CallView,
+    Engine,
+    Function,
+    Principal,
+    Request,
+    WholeStep,
+    open_engine,
+)
+from perdure.errors import Refused
+from perdure.job import Arguments as JobArguments
+from perdure.job import Job
+from perdure.key import key_of
+from perdure.protocol.answer import prompt_error, resource_error, tool_error
+from perdure.protocol.callers import MACHINE, Doors, caller_of
+from perdure.protocol.gateway import Gateway
+from perdure.protocol.lifetime import Life, Lifetime
+from perdure.protocol.outcomes import (
+    prompt_messages,
+    prompt_outcome,
+    resource_content,
+    resource_outcome,
+    tool_outcome,
+    tool_result,
+)
+from perdure.protocol.sdk import close_listens, registered_tool
+from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
+from perdure.protocol.unattended import unattended_context
+from perdure.protocol.wire import CancelNote, RequestRef, WireMiddleware, Wires, cancel_in_memory
+from perdure.store import Store
+from perdure.tool import (
+    CallOptions,
+    Durable,
+    Kind,
+    Options,
+    Outcome,
+    Parameters,
+    Way,
+    context_parameter,
+    function_name,
+    hints_of,
+    is_async,
+    resolve,
+    run_of,
+    shim_of,
+    way_of,
+)
+
+log = logging.getLogger("perdure")
+
+App = TypeVarWithDefault("App", default=Any)
+F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+T = TypeVar("T")
+V = TypeVar("V")
+
+RequestContext = ServerRequestContext[Any, Any]
+Transport = Literal["stdio", "sse", "streamable-http"]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Hosts for which the SDK checks `Host` and `Origin` unasked."""
+
+
+# --- where calls are kept -------------------------------------------------------------------------
+
+
+def data_folder() -> Path:
+    """Where the files of servers are that were not told where to keep their calls."""
+    from platformdirs import user_data_path
+
+    return user_data_path("perdure", appauthor=False)
+
+
+def default_file(server: str) -> Path:
+    """One file per server name; nobody else on the machine may read it."""
+    folder = data_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / f"{quote(server, safe=' ')}.db"
+    with suppress(FileExistsError):
+        # SQLite's other files take the mode of the first. One that is there is left alone: to open it by hand,
+        # and close it, would drop the locks of an engine of this process.
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    return file
+
+
+# --- what a server does with a function -----------------------------------------------------------
+
+
+class JobDecorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[Concatenate[DurableContext[Any], P], Coroutine[Any, Any, T]], /) -> Job[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Job[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T], /) -> Job[P, T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a function turned out to be."""
+
+    way: Way
+    hints: Mapping[str, Any]
+    options: Options
+    our_context: str | None
+    sdk_context: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The request that is being handled, for what the SDK calls without it."""
+
+    context: Context[Any, Any] | None
+    raw: Mapping[str, Any] | str
+    """Arguments, or the URI of a resource."""
+
+
+_asked: ContextVar[_Asked | None] = ContextVar("perdure_asked", default=None)
+
+
+@dataclass(frozen=True)
+class _RegisteredJob:
+    """What `perdure.job` needs to know of a job."""
+
+    tool: str
+    function: str
+    arguments: JobArguments
+    options: CallOptions
+    outcome: Outcome
+    server: DurableMCP[Any]
+
+    def decode(self, outcome: bytes) -> Any:
+        return self.outcome.value_of(outcome)
+
+    def engine(self) -> Engine:
+        return self.server.engine
+
+
+class _House:
+    """The server as steps, bodies and `Calls` see it (`effects.Host`, `calls.Code`)."""
+
+    def __init__(self, server: DurableMCP[Any]) -> None:
+        self._server = server
+        self.durables: dict[str, Durable] = {}
+        self.jobs: dict[str, Job[..., Any]] = {}
+        self._decode: dict[str, Callable[[bytes], Any]] = {}
+
+    @property
+    def state(self) -> Any:
+        return self._server.state
+
+    def calls_of(self, caller: str | None) -> Calls:
+        return Calls(self._engine, caller=caller, code=self)
+
+    def request(self, tool: str, arguments: Mapping[str, Any]) -> Request:
+        if (job := self.jobs.get(tool)) is not None:
+            return job.request(arguments)
+        found = self.durables.get(tool)
+        if found is None:
+            known = ", ".join(sorted([*self.durables, *self.jobs])) or "none"
+            raise Refused(f"There is no durable {tool!r} here. There are: {known}.")
+        values = found.parameters.validate(dict(arguments))
+        asked = found.parameters.encode(arguments, values)
+        return found.request(asked, caller=None, principal=None, waiting=None, adopt_within=self._server.adopt_within)
+
+    def decode_result(self, view: CallView) -> Any:
+        assert view.outcome is not None
+        decode = self._decode.get(view.tool)
+        return view.result if decode is None else decode(view.outcome)
+
+    def is_free(self, name: str) -> bool:
+        return name not in self._decode
+
+    def keep(self, name: str, what: Durable | Job[..., Any], decode: Callable[[bytes], Any]) -> None:
+        self._decode[name] = decode
+        if isinstance(what, Durable):
+            self.durables[name] = what
+        else:
+            self.jobs[name] = what
+
+    def forget(self, name: str) -> None:
+        self._decode.pop(name, None)
+        self.durables.pop(name, None)
+
+    def _engine(self) -> Engine:
+        return self._server.engine
+
+
+# --- the server -----------------------------------------------------------------------------------
+
+
+class DurableMCP(MCPServer[App]):
+    """An MCP server whose accepted calls run to their end, whatever happens to its process or its clients.
+
+    `engine` says where calls are kept: a path, `"memory:"`, a URL or an engine; else `PERDURE_ENGINE` does, else it
+    is a file of the server's name in the user's data folder. `defaults` are the options of all durable functions.
+    `principal` decides who asks over HTTP. `adopt_within` is how long after its end a call that nobody was answered
+    for is handed to who asks the same. All other options are `MCPServer`'s.
+    """
+
+    calls: Calls
+    """All calls of this server, of whichever caller."""
+
+    @overload
+    def __init__(
+        self,
+        name: str,
+        title: str | None = None,
+        description: str | None = None,
+        instructions: str | None = None,
+        *,
+        lifespan: Callable[[MCPServer[App]], AbstractAsyncContextManager[App]],
+        engine: str | Path | Engine | None = None,
+        defaults: CallOptions = ...,
+        principal: Callable[[HTTPConnection], Principal | None] = ...,
+        adopt_within: timedelta = ...,
+        **mcp_server_options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DurableMCP[Any],
+        name: str,
+        title: str | None = None,
+        description: str | None = None,
+        instructions: str | None = None,
+        *,
+        engine: str | Path | Engine | None = None,
+        defaults: CallOptions = ...,
+        principal: Callable[[HTTPConnection], Principal | None] = ...,
+        adopt_within: timedelta = ...,
+        **mcp_server_options: Any,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        title: str | None = None,
+        description: str | None = None,
+        instructions: str | None = None,
+        *,
+        lifespan: Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]] | None = None,
+        engine: str | Path | Engine | None = None,
+        defaults: CallOptions | None = None,
+        principal: Callable[[HTTPConnection], Principal | None] | None = None,
+        adopt_within: timedelta = ADOPTABLE,
+        **mcp_server_options: Any,
+    ) -> None:
+        # All of this before the SDK's part, in which extensions add their tools.
+        self.adopt_within = adopt_within
+        self._where: str | Path | Engine | None = engine
+        self._engine: Engine | None = None
+        self._defaults: CallOptions = {} if defaults is None else defaults
+        self._user_lifespan = _no_lifespan if lifespan is None else lifespan
+        self._functions: list[Function] = []
+        self._house = _House(self)
+        self._tools: dict[str, Durable] = {}
+        self._stores: set[str] = set()
+        self._lifetime: Lifetime[App] = Lifetime(self._functions, self._new_life)
+        bus = mcp_server_options.get("subscriptions")
+        if bus is None:
+            bus = mcp_server_options["subscriptions"] = InMemorySubscriptionBus()
+        self._bus: SubscriptionBus = bus or InMemorySubscriptionBus()
+        self._doors = Doors(auth=mcp_server_options.get("auth") is not None, principal=principal)
+        self._wires = Wires(on_cancel=self._cancelled, on_resumed=self._resumed)
+        self._session_managers: list[StreamableHTTPSessionManager] = []
+        self.calls = Calls(lambda: self.engine, caller=EVERYONE, code=self._house)
+        mcp_server_options["middleware"] = [self._hear_cancels, *(mcp_server_options.get("middleware") or ())]
+        super().__init__(name, title, description, instructions, lifespan=_entered_by_the_sdk, **mcp_server_options)
+
+    # --- lifetime ---
+
+    @property
+    def engine(self) -> Engine:
+        """What calls run on. It may be set until it is first used, and then overrules what the server was made with."""
+        if self._engine is None:
+            self._engine = open_engine(self._where or os.environ.get("PERDURE_ENGINE") or default_file(self.name))
+        return self._engine
+
+    @engine.setter
+    def engine(self, where: str | Path | Engine) -> None:
+        if self._lifetime.lives:
+            raise RuntimeError(f"{self.name} runs on {self._engine!r} already")
+        self._where, self._engine = where, None
+
+    @property
+    def state(self) -> App:
+        """What the lifespan yielded; there while the server runs, in steps and tools too."""
+        return self._lifetime.current.state
+
+    @asynccontextmanager
+    async def serving(self, app: object = None, *, work: bool = True) -> AsyncGenerator[None]:
+        """Have the engine open, and with `work` run calls.
+
+        For a script; and as the lifespan of an application that mounts `streamable_http_app()`, whose own does not run.
+        """
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._lifetime.enter(work=work))
+            for manager in self._session_managers if app is not None else ():
+                await stack.enter_async_context(manager.run())
+            yield
+
+    @asynccontextmanager
+    async def entered(self) -> AsyncGenerator[App]:
+        """The SDK's lifespan: it is entered once per connection in memory, and once for all over HTTP."""
+        async with self._lifetime.enter() as life:
+            yield life.state
+
+    def _new_life(self) -> Life[App]:
+        engine = self.engine
+        log.info("%s keeps its calls in %r", self.name, engine)
+        gateway = Gateway(engine, adopt_within=self.adopt_within, doors=lambda: self._doors, bus=self._bus)
+        return Life(engine, gateway, self._user_lifespan(self))
+
+    # --- running ---
+
+    def run(self, transport: Transport = "stdio", **kwargs: Any) -> None:
+        """Serve until the end of input or a signal; then let requests and calls go in good order."""
+        match transport:
+            case "stdio":
+                serve_stdio(self, drain=self._drain, on_cancel=self._cancelled)
+            case "streamable-http":
+                host, port = kwargs.pop("host", "127.0.0.1"), kwargs.pop("port", 8000)
+                app = self.streamable_http_app(host=host, **kwargs)
+                serve_http(app, host=host, port=port, **self._http_options())
+            case "sse":
+                super().run("sse", **kwargs)
+
+    async def run_stdio_async(self) -> None:
+        await run_stdio(self, drain=self._drain, on_cancel=self._cancelled)
+
+    async def run_streamable_http_async(self, *, host: str = "127.0.0.1", port: int = 8000, **kwargs: Any) -> None:
+        app = self.streamable_http_app(host=host, **kwargs)
+        await run_http(app, host=host, port=port, **self._http_options())
+
+    def _http_options(self) -> dict[str, Any]:
+        level = self.settings.log_level.lower()
+        return {"drain": self._drain, "log_level": level, "on_listening": self._listening}
+
+    def streamable_http_app(
+        self,
+        *,
+        transport_security: TransportSecuritySettings | None = None,
+        host: str = "127.0.0.1",
+        **kwargs: Any,
+    ) -> Starlette:
+        app = super().streamable_http_app(transport_security=transport_security, host=host, **kwargs)
+        self._session_managers.append(self.session_manager)
+        checks = host in LOOPBACK if transport_security is None else transport_security.enable_dns_rebinding_protection
+        self._doors = replace(self._doors, host_check=checks)
+        app.add_middleware(WireMiddleware, wires=self._wires)
+        return app
+
+    def _listening(self, addresses: Sequence[Address]) -> None:
+        self._doors = replace(self._doors, bound=loopback_only(addresses))
+
+    async def _drain(self) -> None:
+        for life in self._lifetime.lives:
+            life.gateway.drain()
+        close_listens(self)
+        self._wires.end_streams()
+
+    # --- registering ---
+
+    def add_tool(
+        self,
+        fn: Callable[..., Any],
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: ToolAnnotations | None = None,
+        icons: list[Icon] | None = None,
+        meta: dict[str, Any] | None = None,
+        structured_output: bool | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None:
+        """Register a tool: a body if it takes a `DurableContext`, else one whole step, else ordinary (DESIGN §2)."""
+        read_only = annotations is not None and annotations.read_only_hint is True
+        idempotent = annotations is not None and annotations.idempotent_hint is True
+        plan = self._plan(fn, "tool", options, read_only=read_only, idempotent=idempotent)
+        known = fn
+        if plan.our_context is not None:
+            known = shim_of(fn, plan.hints, plan.our_context, _never_called)
+        tool_name = name or known.__name__
+        if plan.way != "ordinary":
+            self._check_free(fn, tool_name)
+        super().add_tool(known, tool_name, title, description, annotations, icons, meta, structured_output)
+        if plan.way != "ordinary":
+            metadata = registered_tool(self, tool_name).fn_metadata
+            parameters = Parameters(metadata.arg_model, metadata.validate_arguments)
+            outcome = tool_outcome(metadata, plan.hints.get("return"))
+            self._tools[tool_name] = self._keep(fn, "tool", tool_name, plan, parameters, outcome)
+
+    def tool(
+        self,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: ToolAnnotations | None = None,
+        icons: list[Icon] | None = None,
+        meta: dict[str, Any] | None = None,
+        structured_output: bool | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Callable[[F], F]:
+        """Decorator for `add_tool`."""
+        if callable(name):
+            raise TypeError("Did you forget to call it? Use @tool() instead of @tool")
+
+        def register(fn: F) -> F:
+            self.add_tool(fn, name, title, description, annotations, icons, meta, structured_output, **options)
+            return fn
+
+        return register
+
+    def remove_tool(self, name: str) -> None:
+        """Offer a tool no longer; its calls go on."""
+        super().remove_tool(name)
+        if self._tools.pop(name, None) is not None:
+            self._house.forget(name)
+
+    def prompt(
+        self,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        icons: list[Icon] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Callable[[F], F]:
+        """Decorator for a prompt: a body if it takes a `DurableContext`; else ordinary, unless its options say more."""
+        sdk_prompt = super().prompt
+
+        def register(fn: F) -> F:
+            plan = self._plan(fn, "prompt", options, read_only=True, idempotent=True)
+            if plan.way == "ordinary":
+                return sdk_prompt(name, title, description, icons)(fn)
+            prompt_name = name or fn.__name__
+            self._check_free(fn, prompt_name)
+
+            async def serve(values: dict[str, Any]) -> Any:
+                asked = _asked.get()
+                raw = asked.raw if asked is not None and isinstance(asked.raw, Mapping) else values
+                try:
+                    return prompt_messages(await self._call(kept, raw, values))
+                except Exception as error:
+                    raise prompt_error(error) from error
+
+            shim = shim_of(fn, plan.hints, plan.our_context or plan.sdk_context, serve)
+            outcome = prompt_outcome(prompt_name, description or fn.__doc__ or "")
+            sdk_prompt(prompt_name, title, description, icons)(shim)
+            kept = self._keep(fn, "prompt", prompt_name, plan, _parameters_of(shim), outcome)
+            return fn
+
+        if callable(name):
+            sdk_prompt(name)  # raises, with the SDK's advice
+        return register
+
+    def resource(
+        self,
+        uri: str,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        mime_type: str | None = None,
+        icons: list[Icon] | None = None,
+        annotations: Annotations | None = None,
+        meta: dict[str, Any] | None = None,
+        security: ResourceSecurity | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Callable[[F], F]:
+        """Decorator for a resource or template: a body if it takes a `DurableContext`; else as `prompt`."""
+        sdk_register = super().resource(
+            uri,
+            name=name,
+            title=title,
+            description=description,
+            mime_type=mime_type,
+            icons=icons,
+            annotations=annotations,
+            meta=meta,
+            security=security,
+        )
+        template = UriTemplate.parse(uri)
+
+        def register(fn: F) -> F:
+            plan = self._plan(fn, "resource", options, read_only=True, idempotent=True)
+            if plan.way == "ordinary":
+                return sdk_register(fn)
+            self._check_free(fn, uri)
+
+            async def serve(values: dict[str, Any]) -> Any:
+                asked = _asked.get()
+                raw = template.match(asked.raw) if asked is not None and isinstance(asked.raw, str) else values
+                try:
+                    return resource_content(await self._call(kept, raw or {}, values))
+                except Exception as error:
+                    raise resource_error(error) from error
+
+            shim = shim_of(fn, plan.hints, plan.our_context or plan.sdk_context, serve)
+            sdk_register(shim)
+            kept = self._keep(fn, "resource", uri, plan, _parameters_of(shim), resource_outcome(uri))
+            return fn
+
+        return register
+
+    def job(self, name: str | None = None, **options: Unpack[CallOptions]) -> JobDecorator:
+        """Decorator that makes a durable function which clients do not see."""
+
+        def register(fn: Callable[..., Any]) -> Job[..., Any]:
+            plan = self._plan(fn, "job", {**options, "durable": True}, read_only=False, idempotent=False)
+            if plan.sdk_context is not None:
+                raise TypeError(f"{function_name(fn)}: a job has no request, so the SDK's Context has nothing for it")
+            job_name = name or fn.__name__
+            self._check_free(fn, job_name)
+            arguments = JobArguments(fn, without=plan.our_context)
+            codec = codec_for(return_annotation(fn), f"The result of job {job_name!r}")
+
+            async def encode(value: Any) -> bytes:
+                return codec.encode(value)
+
+            outcome = Outcome(encode, codec.decode)
+            run = self._run_of(fn, "job", plan, arguments.decode, outcome)
+            function = Function(function_name(fn), job_name, "job", run, self._house)
+            both: CallOptions = {**self._defaults, **options}
+            job = Job[..., Any](_RegisteredJob(job_name, function.name, arguments, both, outcome, self))
+            self._functions.append(function)
+            self._house.keep(job_name, job, codec.decode)
+            return job
+
+        return cast("JobDecorator", register)
+
+    def store(self, name: str, type: type[V], *, per_principal: bool = False) -> Store[V]:
+        """A durable sorted map, shared by all who ask or, with `per_principal`, one of each caller's own."""
+        if name in self._stores:
+            raise ValueError(f"{self.name} has a store {name!r} already: use that one, or another name")
+        self._stores.add(name)
+        return Store(name, type, engine=lambda: self.engine, per_principal=per_principal)
+
+    def _plan(
+        self, fn: Callable[..., Any], kind: Kind, options: CallOptions, *, read_only: bool, idempotent: bool
+    ) -> _Plan:
+        hints = hints_of(fn)
+        ours, sdks = context_parameter(hints), find_context_parameter(fn)
+        try:
+            if ours is not None and sdks is not None:
+                raise TypeError("it takes both contexts; the SDK's is a request's, and a body outlives its request")
+            if ours is not None and not is_async(fn):
+                raise TypeError("it takes a DurableContext, so it must be async: what a body waits for is durable")
+            asks = bool(find_resolved_parameters(fn)) or returns_input_required(fn)
+            way = way_of(
+                kind=kind,
+                is_body=ours is not None,
+                read_only=read_only,
+                asks_client=asks,
+                options=options,
+                defaults=self._defaults,
+            )
+            resolved = resolve(way, read_only, idempotent, options, self._defaults)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{function_name(fn)}: {error}") from None
+        return _Plan(way, hints, resolved, ours, sdks)
+
+    def _check_free(self, fn: Callable[..., Any], name: str) -> None:
+        """Calls are kept and shown under these names, so each means one function."""
+        function = function_name(fn)
+        if any(known.name == function for known in self._functions):
+            raise ValueError(
+                f"{function} is registered already, and calls are kept under this name. Functions made in a loop or a "
+                "factory need names of their own: set fn.__qualname__."
+            )
+        if not self._house.is_free(name):
+            raise ValueError(f"{self.name} has a durable {name!r} already: use another name")
+
+    def _keep(
+        self, fn: Callable[..., Any], kind: Kind, name: str, plan: _Plan, parameters: Parameters, outcome: Outcome
+    ) -> Durable:
+        run = self._run_of(fn, kind, plan, parameters.decode, outcome)
+        function = Function(function_name(fn), name, kind, run, self._house)
+        key = plan.options.key
+        durable = Durable(
+            kind=kind,
+            name=name,
+            function=function,
+            options=plan.options,
+            parameters=parameters,
+            key_of=None if key is None else key_of(key, parameters.names),
+        )
+        self._functions.append(function)
+        self._house.keep(name, durable, outcome.value_of)
+        return durable
+
+    def _run_of(
+        self,
+        fn: Callable[..., Any],
+        kind: Kind,
+        plan: _Plan,
+        decode: Callable[[bytes], dict[str, Any]],
+        outcome: Outcome,
+    ) -> BodyFunction | WholeStep:
+        def sdk_context_of(facts: CallFacts) -> Context[Any, Any]:
+            asked = _asked.get()  # in a first life, that of the request which it runs for
+            if asked is not None and asked.context is not None:
+                return asked.context
+            return unattended_context(self, facts.call_id, kind, self.state, self._bus)
+
+        return run_of(
+            fn,
+            way=plan.way,
+            decode=decode,
+            outcome=outcome,
+            options=plan.options,
+            host=self._house,
+            our_context=plan.our_context,
+            sdk_context=plan.sdk_context,
+            sdk_context_of=sdk_context_of,
+        )
+
+    # --- requests ---
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[App, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        durable = self._tools.get(name)
+        if durable is None:
+            with self._ordinarily(name, context):
+                return await super().call_tool(name, arguments, context)
+        try:
+            values = durable.parameters.validate(arguments)
+        except ValidationError as error:
+            raise ToolError(f"Error executing tool {name}: {error}") from error
+        except MCPError:
+            raise
+        except Exception as error:
+            raise UnexpectedToolError(f"Error executing tool {name}") from error
+        with _asking(context, arguments):
+            try:
+                return tool_result(await self._call(durable, arguments, values))
+            except Exception as error:
+                raise tool_error(name, error) from error
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[App, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        with self._ordinarily(name, context), _asking(context, arguments or {}):
+            return await super().get_prompt(name, arguments, context)
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[App, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        with self._ordinarily(str(uri), context), _asking(context, str(uri)):
+            return await super().read_resource(uri, context)
+
+    async def _call(self, durable: Durable, raw: Mapping[str, Any], values: dict[str, Any]) -> bytes:
+        asked = _asked.get()
+        request = None if asked is None else _request_of(asked.context)
+        return await self._lifetime.current.gateway.call(durable, durable.parameters.encode(raw, values), request)
+
+    @contextmanager
+    def _ordinarily(self, name: str, context: Context[Any, Any] | None) -> Generator[None]:
+        """What is not recorded may ask `current_step` who asks, and stores find there whose entries are meant."""
+        request = _request_of(context)
+        caller = MACHINE if request is None else caller_of(request, self._doors)
+        token = running_frame.set(Frame(self._house, caller.id, caller.principal, name=name))
+        try:
+            yield
+        finally:
+            running_frame.reset(token)
+
+    async def _hear_cancels(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+        if ctx.request_id is None and (note := cancel_in_memory(ctx)) is not None:
+            self._cancelled(note)
+        return await call_next(ctx)
+
+    def _cancelled(self, note: CancelNote) -> None:
+        for life in self._lifetime.lives:
+            life.gateway.cancelled(note)
+
+    def _resumed(self, ref: RequestRef) -> None:
+        for life in self._lifetime.lives:
+            life.gateway.resumed(ref)
+
+
+@asynccontextmanager
+async def _no_lifespan(_: object) -> AsyncGenerator[dict[str, Any]]:
+    yield {}
+
+
+def _entered_by_the_sdk(server: MCPServer[Any]) -> AbstractAsyncContextManager[Any]:
+    return cast("DurableMCP[Any]", server).entered()
+
+
+@contextmanager
+def _asking(context: Context[Any, Any] | None, raw: Mapping[str, Any] | str) -> Generator[None]:
+    token = _asked.set(_Asked(context, raw))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def _request_of(context: Context[Any, Any] | None) -> RequestContext | None:
+    if context is None:
+        return None
+    try:
+        return context.request_context
+    except ValueError:  # made by a program
+        return None
+
+
+def _parameters_of(shim: Callable[..., Any]) -> Parameters:
+    model = func_metadata(shim, structured_output=False).arg_model
+    return Parameters(model, lambda raw: model.model_validate(raw).model_dump_one_level())
+
+
+async def _never_called(_: dict[str, Any]) -> Any:
+    raise AssertionError("a durable tool is answered before the SDK calls its function")
