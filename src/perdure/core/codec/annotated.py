@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Generic, NewType, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -18,7 +18,7 @@ T = TypeVar("T")
 DEPTH = 100
 """pydantic's parser gives up at 200 levels."""
 
-# A model with a config of its own keeps it: there, bytes that are no UTF-8 and NaN are refused unless it says how.
+# A pydantic model keeps its own: NaN and bytes that are no UTF-8 are refused there, unless it says how to write them.
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 
@@ -92,12 +92,8 @@ def _adapter_of(annotation: Any, text: str, what: str) -> tuple[TypeAdapter[Any]
 
 def _checked(annotation: Any, what: str) -> TypeAdapter[Any]:
     try:
-        try:
-            adapter = TypeAdapter[Any](annotation, config=_CONFIG)
-        except PydanticUserError as exc:
-            if exc.code != "type-adapter-config-unused":
-                raise
-            adapter = TypeAdapter[Any](annotation)
+        # pydantic takes no configuration beside a class, which may have its own; beside a NewType of it, it does.
+        adapter = TypeAdapter[Any](cast("Any", NewType)("Recorded", annotation), config=_CONFIG)
         schemas = [adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")]
     except PydanticUserError as exc:  # the others that pydantic raises here derive from it
         if exc.code == "class-not-fully-defined":

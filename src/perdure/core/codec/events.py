@@ -69,11 +69,13 @@ def decode_event(raw: bytes) -> Event:
     try:
         values = from_json(head[1:])
         read = _READERS.get(values[0])
-        if newline and read is not None:
-            return read(values, payload)
+        if read is None:
+            raise _unreadable(raw)
+        if not newline:
+            raise ValueError("it is cut off")
+        return read(values, payload)
     except (ValueError, TypeError, LookupError) as exc:
-        raise StorageCorrupt(f"An event of the journal cannot be read ({exc}): {raw[:80]!r}") from exc
-    raise _unreadable(raw)
+        raise StorageCorrupt(f"The journal has an event that cannot be read ({exc}): {raw[:80]!r}") from exc
 
 
 def _writer(kind: str, cls: type[Event]) -> Callable[[Any], bytes]:
