@@ -5,7 +5,9 @@ What is exported here is the public API; every other module may change.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -93,6 +95,21 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(home), name)
     return value
+
+
+class _Package(ModuleType):
+    """Where `step` stays the decorator: the import of the module of that name would take its place."""
+
+    @property
+    def step(self) -> Any:
+        return import_module("perdure.step").step
+
+    @step.setter
+    def step(self, module: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:
