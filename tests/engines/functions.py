@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 from perdure.core.codec import codec_for, digest
-
 from perdure.core.commands import Work
 from perdure.core.retry import ONCE, Retry
 from perdure.effects import ChildAsk, Effects

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -40,7 +40,7 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Serve:
     made: list[Embedded] = []
 
     @asynccontextmanager
-    async def serving(*functions: Function, **settings: Any) -> AsyncIterator[Embedded]:
+    async def serving(*functions: Function, **settings: Any) -> AsyncGenerator[Embedded]:
         engine = made[0] if made else Embedded(where, **settings)
         made[:] = [engine]
         async with engine.serve(functions):

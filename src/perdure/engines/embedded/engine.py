@@ -6,7 +6,7 @@ import asyncio
 import logging
 import platform
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -118,7 +118,7 @@ class Embedded:
         work: bool = True,
         notices: Callable[[Notice], None] | None = None,
         around: AbstractAsyncContextManager[Any] | None = None,
-    ) -> AsyncIterator[None]:
+    ) -> AsyncGenerator[None]:
         loop = asyncio.get_running_loop()
         if loop in self._serving:
             raise RuntimeError(f"{self!r} is served already on this event loop; give each server an engine of its own")

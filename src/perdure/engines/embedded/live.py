@@ -8,9 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.codec import encode_error
-
 from perdure.core.call import Status
+from perdure.core.codec import encode_error
 from perdure.core.events import CancelAsked, Completed, End, Event, Failed, Fed
 from perdure.engine import CallView, Function, Progress
 from perdure.engines.embedded.clock import Alarm

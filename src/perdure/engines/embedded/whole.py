@@ -7,9 +7,8 @@ from contextvars import Context
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from perdure.core.codec import encode_error
-
 from perdure.core.call import idempotency_key
+from perdure.core.codec import encode_error
 from perdure.core.events import CancelAsked, Cancelled, Completed, End, Failed, Fed
 from perdure.engine import CallFacts, Function, WholeStep
 from perdure.engines.embedded.journal import Attempt, Claimed, Held

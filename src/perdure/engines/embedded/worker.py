@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 from perdure.engine import BodyFunction, CallView, Function, Notice
@@ -327,8 +326,10 @@ class Worker:
             log.error("perdure failed inside; the call goes on at its next event", exc_info=error)
 
     def in_thread(self, function: Callable[[], Any]) -> asyncio.Future[ThreadOutcome]:
-        run = partial(contextvars.copy_context().run, run_on_thread, function)
-        return asyncio.get_running_loop().run_in_executor(self._threads, run)
+        context = contextvars.copy_context()
+        return asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: context.run(lambda: run_on_thread(function))
+        )
 
     def log_failure(self, call_id: str, error: BaseException) -> None:
         log.info("call %s failed: %s: %s", call_id, type(error).__name__, error, extra={"perdure_call": call_id})
