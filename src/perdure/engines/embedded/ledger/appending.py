@@ -193,7 +193,9 @@ def _follow(ledger: Ledger, write: AppendChild | AppendJoin, child: int) -> None
     if ledger.row("SELECT 1 FROM calls WHERE n = ? AND ended IS NOT NULL", (child,)) is not None:
         put(ledger, write.n, child_ended(ledger, child, write.key))
     else:
-        ledger.execute("INSERT OR IGNORE INTO links (child, parent, key) VALUES (?, ?, ?)", (child, write.n, write.key))
+        link = (child, write.n, write.key)
+        ledger.execute("INSERT OR IGNORE INTO links (child, parent, key) VALUES (?, ?, ?)", link)
+        ledger.execute("UPDATE calls SET followed = 1 WHERE n = ?", (child,))
 
 
 def _started(ledger: Ledger, write: AppendChild | AppendJoin, seq: int, call_id: str) -> ChildStarted:
