@@ -205,6 +205,15 @@ async def test_after_closing_nothing_is_sent_or_heard(one: Listener, other: List
     assert one.heard == other.heard == [Hint("due")]
 
 
+async def test_opening_again_gives_up_the_port_before(one: Listener, other: Listener) -> None:
+    former = one.hints.port
+    await one.open()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        wire.bind(("127.0.0.1", former))
+    other.hints.send([one.hints.port], Hint("due"))
+    await one.hear(Hint("due"))
+
+
 async def test_where_no_socket_can_be_had_it_works_without(tmp_path: Path) -> None:
     hints = Hints(tmp_path / "calls.db")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -50,8 +50,9 @@ class Hints:
     async def open(self, on_hint: Callable[[Hint], None]) -> int:
         """The port at which hints come from now on; 0 where none can.
 
-        What comes in one turn of the loop comes as one hint of each kind.
+        What comes in one turn of the loop comes as one hint of each kind. Opening again gives up the port before.
         """
+        self.close()
         self._on_hint = on_hint
         try:
             self._socket = _bind()
