@@ -188,7 +188,7 @@ class _Server(uvicorn.Server):
 
     def _end(self, number: int) -> None:
         # Not `handle_exit`: sse-starlette has patched it to cut all streams of the process, for ever.
-        self.force_exit = self.should_exit and number == signal.SIGINT
+        self.force_exit |= self.should_exit and number == signal.SIGINT
         self.should_exit = True
         self._ending.begin()
 

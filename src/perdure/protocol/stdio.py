@@ -32,7 +32,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from perdure.protocol.wire import STDIO_PEER, CancelNote, Wire, WiredMessage, read_cancel
+from perdure.protocol.wire import STDIO_PEER, CancelNote, StdioMessage, Wire, read_cancel
 
 
 def claim_standard_streams() -> tuple[int, int]:
@@ -72,7 +72,7 @@ class Stdio:
         self._writer = writer
         self._on_cancel = on_cancel
         self._on_closed = on_closed
-        self._writes: SimpleQueue[_Write] = SimpleQueue()
+        self._writes: SimpleQueue[_Write | None] = SimpleQueue()
         self._unwritten: deque[_Write] = deque()
         self._waiting: dict[RequestId, Wire] = {}
         self._all_answered = asyncio.Event()
@@ -124,16 +124,16 @@ class Stdio:
                     self._on_cancel(note)
             case _:
                 pass
-        self.inbox.put(SessionMessage(message))
+        self.inbox.put(SessionMessage(message, StdioMessage()))
 
-    def _await_answer(self, request_id: RequestId) -> WiredMessage:
+    def _await_answer(self, request_id: RequestId) -> StdioMessage:
         self._waiting[request_id] = wire = Wire()
         self._all_answered.clear()
 
         async def is_unanswered() -> None:
             self._settle(request_id, handed=False)
 
-        return WiredMessage(wire=wire, on_request_unanswered=is_unanswered)
+        return StdioMessage(wire=wire, on_request_unanswered=is_unanswered)
 
     def _settle(self, request_id: RequestId, *, handed: bool) -> None:
         wire = self._waiting.pop(request_id, None)
@@ -166,6 +166,9 @@ class Stdio:
     def _write_lines(self) -> None:
         while True:
             write = self._writes.get()
+            if write is None:
+                self._tell_loop(self._output_closed)
+                return
             rest = memoryview(write.data)
             try:
                 while rest:
@@ -189,6 +192,7 @@ class Stdio:
         for write in self._unwritten:
             if not write.done.done():
                 write.done.set_exception(anyio.BrokenResourceError())
+        self._all_answered.set()
         self.leave()
         self._on_closed()
 
@@ -203,7 +207,7 @@ class Stdio:
         def stirred() -> None:
             self._loop.remove_reader(self._writer)  # it would be called again and again
             if _has_no_reader(self._writer):
-                self._output_closed()
+                self._writes.put(None)  # behind what was written before: that was handed
 
         self._loop.add_reader(self._writer, stirred)
 

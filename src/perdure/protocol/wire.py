@@ -52,7 +52,7 @@ class Wire:
             self._attend()
 
     async def wait_gone(self) -> None:
-        """Wait until the client has left; for ever, once it was answered."""
+        """Wait until the client has left; for ever, once it is over otherwise."""
         if self.gone:
             return
         if self._left is None:
@@ -62,8 +62,8 @@ class Wire:
         await self._left.wait()
 
     def leave(self) -> None:
-        """The client has left. After its answer that means nothing."""
-        if self.handed:
+        """The client has left. Once it is over that means nothing."""
+        if self.is_over:
             return
         self.gone = True
         if self._left is not None:
@@ -82,10 +82,10 @@ class Wire:
 
 
 @dataclass(kw_only=True)
-class WiredMessage(ServerMessageMetadata):
-    """What our stdio transport attaches to a request."""
+class StdioMessage(ServerMessageMetadata):
+    """What our stdio transport attaches to each message; a request has a wire."""
 
-    wire: Wire
+    wire: Wire | None = None
 
 
 def wire_of(ctx: sdk.RequestContext) -> Wire | None:
@@ -93,7 +93,7 @@ def wire_of(ctx: sdk.RequestContext) -> Wire | None:
     if ctx.request is not None:
         return ctx.request.scope.get("perdure.wire")
     metadata = sdk.metadata_of(ctx)
-    return metadata.wire if isinstance(metadata, WiredMessage) else None
+    return metadata.wire if isinstance(metadata, StdioMessage) else None
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def cancel_in_memory(ctx: sdk.RequestContext) -> CancelNote | None:
     """For a `ServerMiddleware`: the cancellation that a message is, where none of our transports saw it."""
     if ctx.method != "notifications/cancelled" or ctx.request is not None:
         return None
-    if isinstance(sdk.metadata_of(ctx), WiredMessage):
+    if isinstance(sdk.metadata_of(ctx), StdioMessage):
         return None
     return read_cancel(_peer(ctx), ctx.params)
 
@@ -180,7 +180,7 @@ def read_cancel(peer: str, params: Any) -> CancelNote | None:
 
 
 def _peer(ctx: sdk.RequestContext) -> str:
-    if isinstance(sdk.metadata_of(ctx), WiredMessage):
+    if isinstance(sdk.metadata_of(ctx), StdioMessage):
         return STDIO_PEER
     connection = sdk.connection_of(ctx)
     return connection.session_id or f"connection {id(connection)}"
