@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Generator
@@ -34,6 +35,7 @@ def start(tool: str, /, **arguments: Any) -> str:
     """A call of the shop, which nobody runs yet."""
 
     async def begin() -> str:
+        shop.mcp.engine = os.environ["PERDURE_ENGINE"]
         async with shop.mcp.serving(work=False):
             return (await shop.mcp.calls.start(tool, arguments)).id
 
@@ -44,6 +46,7 @@ def finish(tool: str, /, **arguments: Any) -> str:
     """A call of the shop, run to its end in this process."""
 
     async def run() -> str:
+        shop.mcp.engine = os.environ["PERDURE_ENGINE"]
         async with shop.mcp.serving():
             call = await shop.mcp.calls.start(tool, arguments)
             async with asyncio.timeout(20):

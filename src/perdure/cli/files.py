@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from urllib.parse import quote
 
 from perdure.calls import EVERYONE, Calls
 from perdure.cli.problem import Problem
@@ -28,19 +28,18 @@ class Held:
 
 
 def files_to_read(engine: str | None, server: str | None) -> list[str]:
-    if server is not None:
-        return [str(data_folder() / f"{server}.db")]
-    if named := engine or os.environ.get("PERDURE_ENGINE"):
+    if engine is not None:
+        return [engine]
+    if server is None and (named := os.environ.get("PERDURE_ENGINE")):
         return [named]
-    if files := sorted(map(str, data_folder().glob("*.db"))):
+    from perdure.server import data_folder  # with the SDK, which the other ways need not wait for
+
+    folder = data_folder()
+    if server is not None:
+        return [str(folder / f"{quote(server, safe=' ')}.db")]
+    if files := sorted(map(str, folder.glob("*.db"))):
         return files
-    raise Problem(f"There are no calls yet: nothing is in {data_folder()}. Name another file with --engine.")
-
-
-def data_folder() -> Path:
-    import platformdirs
-
-    return platformdirs.user_data_path("perdure", appauthor=False)
+    raise Problem(f"There are no calls yet: nothing is in {folder}. Name another file with --engine.")
 
 
 @asynccontextmanager

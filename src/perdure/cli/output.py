@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from typing import Any
@@ -16,6 +17,11 @@ def terminal() -> Console:
     """Made when it is used, because standard output may have been redirected since."""
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, markup=False, width=None if known else WHOLE_LINES)
+
+
+def quiet() -> None:
+    """What the engine logs while a file is read is for those who serve it."""
+    logging.getLogger("perdure").addHandler(logging.NullHandler())
 
 
 def print_json(content: Any) -> None:

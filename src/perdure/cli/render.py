@@ -74,7 +74,7 @@ def result_text(result: Any) -> str:
         return ""
     if isinstance(result, dict) and "content" in (fields := cast("dict[str, Any]", result)):
         return "\n".join(block.get("text") or f"({block.get('type')})" for block in fields["content"])
-    return str(result)
+    return str(cast("object", result))
 
 
 def duration(delta: timedelta) -> str:

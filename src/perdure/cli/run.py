@@ -1,0 +1,53 @@
+"""Run a server, or only its calls."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+
+from perdure.cli.problem import Problem
+from perdure.cli.target import Server, find_server
+from perdure.server import default_file
+
+
+def run_server(target: str, *, port: int | None, host: str, engine: str | None, dev: bool) -> None:
+    server = find_server(target)
+    _choose_engine(server, engine, dev=dev)
+    if port is None:
+        server.run()
+        return
+    try:
+        server.run("streamable-http", host=host, port=port)
+    except OSError as error:
+        raise Problem(error.strerror or str(error)) from None
+
+
+def run_worker(target: str, *, engine: str | None) -> None:
+    server = find_server(target)
+    _choose_engine(server, engine, dev=False)
+    asyncio.run(_work(server))
+
+
+async def _work(server: Server) -> None:
+    """Until SIGINT or SIGTERM; then running steps have the engine's grace, and the rest goes to siblings."""
+    ending = asyncio.Event()
+    for number in signal.SIGINT, signal.SIGTERM:
+        with suppress(NotImplementedError):  # Windows: Ctrl-C cancels this task, which drains as well
+            asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    async with server.serving():
+        print(f"Running calls of {server.name} in {server.engine!r}. Ctrl-C ends it.", file=sys.stderr, flush=True)
+        await ending.wait()
+
+
+def _choose_engine(server: Server, engine: str | None, *, dev: bool) -> None:
+    """What is said here beats what the server says; development must not touch real calls."""
+    if engine is not None:
+        server.engine = engine
+    elif dev:
+        server.engine = default_file(f"{server.name}-dev")
+    try:
+        _ = server.engine
+    except ValueError as error:
+        raise Problem(str(error)) from None
