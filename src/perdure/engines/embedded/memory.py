@@ -33,7 +33,7 @@ class MemoryJournal:
     ) -> None:
         self._connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256)
         self._ledger = Ledger(self._connection, clock, payload_limit)
-        self._probe = probe
+        self.probe = probe
         self._loop: asyncio.AbstractEventLoop | None = None
         self._life = 0
         self._is_dead = False
@@ -71,9 +71,9 @@ class MemoryJournal:
         return False
 
     def _survives(self, write: Write[Any], when: Literal["before", "after"]) -> bool:
-        if self._probe is not None:
+        if self.probe is not None:
             try:
-                self._probe(type(write).__name__, when)
+                self.probe(type(write).__name__, when)
             except Exception:
                 self._is_dead = True
         return not self._is_dead

@@ -39,7 +39,7 @@ NEXT_DUE = """
 ARRIVED = "SELECT DISTINCT call FROM inbox WHERE (SELECT owner FROM calls WHERE n = call) = ?"
 
 UNSERVED = """
-    (owner IS NULL AND ended IS NULL AND (wake_at BETWEEN 0 AND :due OR wake_at <= :at_once)
+    (owner IS NULL AND ended IS NULL AND wake_at IS NOT NULL AND (wake_at BETWEEN 0 AND :due OR wake_at <= :at_once)
         AND NOT EXISTS (SELECT 1 FROM offers WHERE offers.function = calls.function))"""
 
 
