@@ -130,7 +130,7 @@ class Arguments:
         fields = {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}
         self.names = tuple(fields)
         # No model: its fields may not be called `schema` or `_x`; parameters may.
-        shape: Any = TypedDict("shape", fields)  # pyright: ignore[reportArgumentType]  known only now
+        shape: Any = TypedDict(function.__name__, fields)  # pyright: ignore[reportArgumentType]  known only now
         self._codec = codec_for(shape, f"The arguments of {function.__qualname__}")
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
