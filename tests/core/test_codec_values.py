@@ -10,14 +10,14 @@ from decimal import Decimal
 from ipaddress import IPv4Address
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic import BaseModel, Field, Secret, SecretBytes, SecretStr
 
 from perdure.core.codec import ANY, codec_for
 from perdure.errors import Diverged, NotRecordable
@@ -104,6 +104,8 @@ ANNOTATED: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (IPv4Address, st.ip_addresses(v=4)),
     (Colour, st.sampled_from(Colour)),
     (Level, st.sampled_from(Level)),
+    (Annotated[int, Field(ge=0, json_schema_extra={"unit": "ms"})], st.integers(min_value=0)),
+    (Annotated[str, {"no": "hash"}], text),
     (Literal["a", 1], st.sampled_from(["a", 1])),
     (int | str, st.integers() | text),
     (int | None, st.none() | st.integers()),
@@ -200,6 +202,7 @@ ANNOTATED_REFUSED: list[tuple[Any, Any]] = [
     (bool, 1),
     (float, True),
     (float, 2**53 + 1),
+    (Annotated[int, Field(ge=0)], -1),
     (list[int], (1, 2)),
     (list[int], [1, True]),
     (list[str], ["a", SubStr("b")]),

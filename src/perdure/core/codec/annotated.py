@@ -29,7 +29,10 @@ class AnnotatedCodec(Generic[T]):
 
     def __init__(self, annotation: Any, what: str) -> None:
         self.what = what
-        self._adapter, self._plain = _adapter_of(annotation, repr(annotation), what)
+        try:
+            self._adapter, self._plain = _adapter_of(annotation, repr(annotation))
+        except _Unfit as exc:
+            raise NotRecordable(what, str(exc)) from exc.__cause__
         self._dump = self._adapter.serializer.to_json
         self._parse = self._adapter.validator.validate_json
 
@@ -83,14 +86,25 @@ def is_plain(value: object, depth: int = DEPTH) -> bool:
     return False
 
 
+class _Unfit(Exception):
+    """Why an annotation cannot be recorded, whatever it is of."""
+
+
+def _adapter_of(annotation: Any, text: str) -> tuple[TypeAdapter[Any], bool]:
+    try:
+        hash(annotation)
+    except TypeError:  # Annotated with something that has none
+        return _checked(annotation), _is_json(annotation)
+    return _cached_adapter_of(annotation, text)
+
+
 @lru_cache(maxsize=4096)
-def _adapter_of(annotation: Any, text: str, what: str) -> tuple[TypeAdapter[Any], bool]:
+def _cached_adapter_of(annotation: Any, text: str) -> tuple[TypeAdapter[Any], bool]:
     # `text` is in the cache's key because `int | str == str | int`, and the order can matter to what is read back.
-    adapter = _checked(annotation, what)
-    return adapter, _is_json(annotation)
+    return _checked(annotation), _is_json(annotation)
 
 
-def _checked(annotation: Any, what: str) -> TypeAdapter[Any]:
+def _checked(annotation: Any) -> TypeAdapter[Any]:
     try:
         # pydantic takes no configuration beside a class, which may have its own; beside a NewType of it, it does.
         adapter = TypeAdapter[Any](cast("Any", NewType)("Recorded", annotation), config=_CONFIG)
@@ -98,14 +112,14 @@ def _checked(annotation: Any, what: str) -> TypeAdapter[Any]:
     except PydanticUserError as exc:  # the others that pydantic raises here derive from it
         if exc.code == "class-not-fully-defined":
             raise NameError(_first_line(exc), name=_name(annotation)) from exc
-        raise NotRecordable(what, f"{_name(annotation)} has no JSON form ({_first_line(exc)})") from exc
+        raise _Unfit(f"{_name(annotation)} has no JSON form ({_first_line(exc)})") from exc
     for node in _nodes(adapter.core_schema):
         if node.get("serialization_exclude") is True or "serialization_exclude_if" in node:
-            raise NotRecordable(what, f"{_name(annotation)} has fields that are excluded when it is written.")
+            raise _Unfit(f"{_name(annotation)} has fields that are excluded when it is written.")
         if node.get("type") in ("generator", "is-subclass"):
-            raise NotRecordable(what, f"{_name(annotation)} is no data; return a list, or a name.")
+            raise _Unfit(f"{_name(annotation)} is no data; return a list, or a name.")
     if any(node.get("writeOnly") is True for schema in schemas for node in _nodes(schema)):
-        raise NotRecordable(what, f"{_name(annotation)} holds a secret, and a journal keeps none. Keep it in the step.")
+        raise _Unfit(f"{_name(annotation)} holds a secret, and a journal keeps none. Keep it in the step.")
     return adapter
 
 

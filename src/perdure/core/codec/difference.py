@@ -6,11 +6,13 @@ from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from datetime import datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from math import isnan
 from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel
 
+_SIMPLE = frozenset({str, int, bool, float, bytes, type(None)})
 _MISSING = object()
 
 
@@ -31,16 +33,15 @@ def difference(went_in: Any, came_back: Any) -> Difference | None:
         if kind is int and type(came_back) is float and went_in == came_back:
             return None
         return Difference("", f"{_a(went_in)} would come back as {_a(came_back)}")
-    if isinstance(went_in, list | tuple):
-        return _in_items(cast("list[Any]", went_in), came_back)
-    if isinstance(went_in, dict):
-        return _in_dict(cast("dict[Any, Any]", went_in), came_back)
-    if isinstance(went_in, set | frozenset):
-        return _in_members(cast("frozenset[Any]", went_in), came_back)
-    if isinstance(went_in, BaseModel):
-        return _in_model(went_in, came_back)
-    if is_dataclass(went_in):
-        return _in_attributes(went_in, came_back, [field.name for field in fields(went_in)])
+    if kind not in _SIMPLE:
+        if names := _attributes(kind):
+            return _in_attributes(went_in, came_back, names)
+        if isinstance(went_in, list | tuple):
+            return _in_items(cast("list[Any]", went_in), came_back)
+        if isinstance(went_in, dict):
+            return _in_dict(cast("dict[Any, Any]", went_in), came_back)
+        if isinstance(went_in, set | frozenset):
+            return _in_members(cast("frozenset[Any]", went_in), came_back)
     if _are_same(went_in, came_back):
         return None
     return Difference("", f"{_short(went_in)} would come back as {_short(came_back)}")
@@ -91,12 +92,15 @@ def _in_members(went_in: Collection[Any], came_back: Collection[Any]) -> Differe
     return None
 
 
-def _in_model(went_in: BaseModel, came_back: BaseModel) -> Difference | None:
-    names = [*type(went_in).model_fields, "__pydantic_extra__", "__pydantic_private__"]
-    return _in_attributes(went_in, came_back, names)
+@lru_cache(maxsize=4096)
+def _attributes(kind: type[Any]) -> tuple[str, ...]:
+    """What a model or dataclass is made of."""
+    if issubclass(kind, BaseModel):
+        return (*kind.model_fields, "__pydantic_extra__", "__pydantic_private__")
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
-def _in_attributes(went_in: Any, came_back: Any, names: list[str]) -> Difference | None:
+def _in_attributes(went_in: Any, came_back: Any, names: tuple[str, ...]) -> Difference | None:
     for name in names:
         found = difference(getattr(went_in, name, _MISSING), getattr(came_back, name, _MISSING))
         if found is not None:
