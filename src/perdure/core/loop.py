@@ -14,6 +14,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -38,6 +39,8 @@ MOST_REFUSALS = 50
 log = logging.getLogger("perdure")
 
 _swap_current_task: Any = getattr(asyncio.tasks, "_swap_current_task", None)  # from 3.12 on
+# Up to 3.11 the public function is slow, and the table is there.
+_current_task: Any = asyncio.current_task if sys.version_info >= (3, 12) else vars(asyncio.tasks)["_current_tasks"].get
 _Outer = tuple[asyncio.AbstractEventLoop | None, Any, Any]
 
 
@@ -54,14 +57,17 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """In replay what goes wrong in a callback was logged before."""
         self._ready: deque[asyncio.Handle] = deque()
         self._handles: dict[str, _Timer] = {}
-        self._callbacks_left = MOST_CALLBACKS
+        self._woken: list[tuple[int, asyncio.Handle]] = []
+        self.callbacks_left = MOST_CALLBACKS
         self._ordinal = 0
         self._root = Branch("-")
         """Of callbacks, which run in no task."""
         self._tasks: list[BodyTask] = []
         self._prune_at = 16
         self._generators = OpenGenerators()
-        self._dying = self._gone = False
+        self.is_dying = False
+        """The body was dropped: its coroutines are made to leave, or have left."""
+        self._gone = False
         self._refusals_left = MOST_REFUSALS
 
     # --- running ---
@@ -74,15 +80,12 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._ordinal += 1
         return self._ordinal
 
-    def begin_feed(self, at: float) -> None:
-        if at > self.now:
-            self.now = at
-        self._callbacks_left = MOST_CALLBACKS
-
     def run(self) -> None:
         """Run what is ready until nothing is. Raises Spinning; a KeyboardInterrupt of the body comes through."""
+        if not self._ready:
+            return
         ready = self._ready
-        left = self._callbacks_left
+        left = self.callbacks_left
         outer = self._enter()
         try:
             while ready:
@@ -90,35 +93,38 @@ class BodyLoop(asyncio.AbstractEventLoop):
                     raise Spinning(self.call_id, MOST_CALLBACKS)
                 left -= 1
                 handle = ready.popleft()
-                if not handle._cancelled:
-                    try:
-                        handle._run()
-                    except SystemExit as error:
-                        self._note_exit(handle, error)
+                if handle._cancelled:
+                    continue
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    self._note_failure(handle, error)
         finally:
-            self._callbacks_left = left
-            self._leave(outer)
+            self.callbacks_left = left
+            self._leave(*outer)
 
     def _enter(self) -> _Outer:
         """Take the place of the thread's own loop, with its current task out of the way: 3.14 insists on it."""
         loop = asyncio._get_running_loop()
         task = _swap_current_task(loop, None) if _swap_current_task is not None and loop is not None else None
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=self._begin_generator, finalizer=self._lose_generator)
+        sys.set_asyncgen_hooks(self._begin_generator, self._lose_generator)
         asyncio._set_running_loop(self)
         return loop, task, hooks
 
-    def _leave(self, outer: _Outer) -> None:
-        loop, task, hooks = outer
+    def _leave(self, loop: asyncio.AbstractEventLoop | None, task: Any, hooks: Any) -> None:
         asyncio._set_running_loop(loop)
         sys.set_asyncgen_hooks(*hooks)
         if task is not None:
             _swap_current_task(loop, task)
 
-    def _note_exit(self, handle: asyncio.Handle, error: SystemExit) -> None:
-        # A task has it as its error, as any other; asyncio would let it end the process.
-        if not isinstance(getattr(handle._callback, "__self__", None), asyncio.Task):
-            self.call_exception_handler({"message": f"{handle!r} exits", "exception": error})
+    def _note_failure(self, handle: asyncio.Handle, error: BaseException) -> None:
+        # A task has its SystemExit as its error, as any other; asyncio would let it end the process.
+        if isinstance(error, SystemExit) and isinstance(getattr(handle._callback, "__self__", None), asyncio.Task):
+            return
+        self.call_exception_handler({"message": f"Exception in {handle!r}", "exception": error})
 
     def is_running(self) -> bool:
         return True
@@ -134,7 +140,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
-        if not self._dying:
+        if not self.is_dying:
             self._ready.append(handle)
         return handle
 
@@ -170,7 +176,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         key = cast(_Timer, handle).key
-        if not self._dying and self._handles.pop(key, None) is not None:
+        if not self.is_dying and self._handles.pop(key, None) is not None:
             del self.timers[key]
             self.commands.append(DropTimer(key))
             self.undone = True
@@ -189,7 +195,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
         **_: Any,  # eager_start, from 3.14 on: when a task starts is not for the body to say
     ) -> asyncio.Task[Any]:
-        if self._dying:
+        if self.is_dying:
             coro.close()
             self.refuses()
             return cast("asyncio.Task[Any]", BodyFuture(self))
@@ -236,12 +242,29 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def branch(self) -> Branch:
         """Where in the body this is."""
-        return getattr(asyncio.current_task(self), "branch", self._root)
+        return getattr(_current_task(self), "branch", self._root)
+
+    @contextmanager
+    def waking_in_order(self, ordinal: int) -> Generator[None]:
+        """What is made ready in here goes before what was just made ready so for greater ordinals."""
+        ready, woken = self._ready, self._woken
+        before = len(ready)
+        yield
+        mine = [(ordinal, ready.pop()) for _ in range(len(ready) - before)]
+        later: list[tuple[int, asyncio.Handle]] = []
+        while woken and ready and ready[-1] is woken[-1][1] and woken[-1][0] > ordinal:
+            later.append(woken.pop())
+            ready.pop()
+        if not later and not (woken and ready and ready[-1] is woken[-1][1]):
+            woken.clear()  # something else was made ready since
+        for each in reversed(later + mine):
+            woken.append(each)
+            ready.append(each[1])
 
     # --- what goes wrong in callbacks ---
 
     def call_exception_handler(self, context: Mapping[str, Any]) -> None:
-        if not self.silent and not self._dying:
+        if not self.silent and not self.is_dying:
             log.error("call %s: %s", self.call_id, context.get("message"), exc_info=context.get("exception"))
 
     def default_exception_handler(self, context: Mapping[str, Any]) -> None:
@@ -261,7 +284,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def _lose_generator(self, generator: Any) -> None:
         if self._gone:
             return
-        path = self._generators.lose(generator, now=asyncio._get_running_loop() is self and not self._dying)
+        path = self._generators.lose(generator, now=asyncio._get_running_loop() is self and not self.is_dying)
         if path is not None:
             self._close(generator, path)
 
@@ -276,7 +299,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def refuses(self) -> bool:
         """Raises Parked in a body that was dropped; True when that was in vain: then it waits for what never comes."""
-        if not self._dying:
+        if not self.is_dying:
             return False
         if self._refusals_left:
             self._refusals_left -= 1
@@ -285,7 +308,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def drop(self) -> None:
         """Make every coroutine leave, newest first, on this thread and now; nothing they ask is heard."""
-        self._dying = True
+        self.is_dying = True
         self._ready.clear()
         interrupt: KeyboardInterrupt | None = None
         outer = self._enter()
@@ -298,7 +321,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
                 for _, generator in reversed(left_open):
                     interrupt = expel_generator(generator, self.call_id) or interrupt
         finally:
-            self._leave(outer)
+            self._leave(*outer)
             self.let_go()
         if interrupt is not None:
             raise interrupt
@@ -308,6 +331,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._gone = True
         self.effects = None
         self._tasks = []
+        self._woken = []
         self._handles = {}
 
 

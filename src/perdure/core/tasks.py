@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Generator
 from contextvars import Context
 from types import CodeType, FrameType
@@ -24,10 +25,6 @@ class Branch:
         self.path = path
         self.asks = self.timers = self.branches = self.generators = 0
         self.patches: dict[str, tuple[int, int]] = {}
-
-    def next_ask(self) -> str:
-        self.asks += 1
-        return f"{self.path}/{self.asks}"
 
     def next_timer(self) -> str:
         self.timers += 1
@@ -52,7 +49,7 @@ class Branch:
 class BodyTask(asyncio.Task[Any]):
     """asyncio keeps tasks in sets: the hash is an ordinal, so that they come out in one order in every life."""
 
-    __slots__ = ("_ordinal", "branch", "closes", "home")
+    __slots__ = ("_ordinal", "_own_loop", "branch", "closes", "home")
 
     def __init__(
         self,
@@ -64,6 +61,7 @@ class BodyTask(asyncio.Task[Any]):
         name: str | None = None,
         closes: bool = False,
     ) -> None:
+        self._own_loop = loop
         self._ordinal = loop.next_ordinal()
         self.branch = branch
         self.home = context
@@ -73,6 +71,13 @@ class BodyTask(asyncio.Task[Any]):
 
     def __hash__(self) -> int:
         return self._ordinal
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if sys._getframe(1).f_code.co_name != "_deliver_cancellation":
+            return super().cancel(msg)
+        # anyio cancels the tasks in a scope by their scopes, which are in a set, ordered by their addresses.
+        with self._own_loop.waking_in_order(self._ordinal):
+            return super().cancel(msg)
 
 
 class BodyFuture(asyncio.Future[Any]):
