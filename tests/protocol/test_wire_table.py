@@ -93,9 +93,7 @@ async def drop_the_connection(cell: Cell, server: Process, token: str) -> None:
 
 
 @each_cell
-async def test_a_cancellation_tells_its_reason_where_the_protocol_delivers_it(
-    cell: Cell, servers: Servers, token: str
-) -> None:
+async def test_a_cancellation_tells_its_reason_where_it_arrives(cell: Cell, servers: Servers, token: str) -> None:
     async with line(cell.transport, cell.era, servers) as at:
         call = await at.hold(token)
         await at.cancel(token, "I changed my mind")

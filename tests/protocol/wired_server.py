@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -140,7 +140,7 @@ class WiredServer:
         self.wires.end_streams()
 
     @asynccontextmanager
-    async def _lifespan(self, _: MCPServer[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    async def _lifespan(self, _: MCPServer[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
         print("a line that a lifespan prints")
         self._report({"life": "entered"})
         yield {}

@@ -41,7 +41,7 @@ def session_id(ctx: RequestContext) -> str | None:
 
 
 def metadata_of(ctx: RequestContext) -> MessageMetadata:
-    """What the transport attached to the message: None in memory."""
+    """What the transport attached to the message; ours on stdio attaches something of its own."""
     return _dispatched(ctx).message_metadata
 
 

@@ -241,6 +241,7 @@ def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         _watch_for_the_dead(bound)
         bound.bind(address)
+        bound.listen(2048)  # who asks while we start waits
     except OSError:
         bound.close()
         raise

@@ -53,6 +53,9 @@ def claim_standard_streams() -> tuple[int, int]:
     return wires
 
 
+_BEHIND_WRITES = 0.05
+
+
 class _Write(NamedTuple):
     data: bytes
     done: asyncio.Future[None]
@@ -72,11 +75,12 @@ class Stdio:
         self._writer = writer
         self._on_cancel = on_cancel
         self._on_closed = on_closed
-        self._writes: SimpleQueue[_Write | None] = SimpleQueue()
+        self._writes: SimpleQueue[_Write | Callable[[], None]] = SimpleQueue()
         self._unwritten: deque[_Write] = deque()
         self._waiting: dict[RequestId, Wire] = {}
         self._all_answered = asyncio.Event()
         self._all_answered.set()
+        self._has_ended = False
         self._is_broken = False
 
     def open(self) -> None:
@@ -104,7 +108,7 @@ class Stdio:
             pass  # a terminal that hung up
         except RuntimeError:
             return  # the loop is closed: the process ends
-        self._tell_loop(self._input_ended)
+        self._tell_loop(self._input_ends)
 
     def _arrived(self, line: bytes) -> None:
         if not line.strip():
@@ -142,7 +146,15 @@ class Stdio:
         if not self._waiting:
             self._all_answered.set()
 
+    def _input_ends(self) -> None:
+        # Behind what was written before, which was handed; but a client that reads no more must not hold it up.
+        self._writes.put(self._input_ended)
+        self._loop.call_later(_BEHIND_WRITES, self._input_ended)
+
     def _input_ended(self) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
         self.leave()
         self.inbox.end()
         self._on_closed()
@@ -166,9 +178,9 @@ class Stdio:
     def _write_lines(self) -> None:
         while True:
             write = self._writes.get()
-            if write is None:
-                self._tell_loop(self._output_closed)
-                return
+            if not isinstance(write, _Write):
+                self._tell_loop(write)
+                continue
             rest = memoryview(write.data)
             try:
                 while rest:
@@ -207,7 +219,7 @@ class Stdio:
         def stirred() -> None:
             self._loop.remove_reader(self._writer)  # it would be called again and again
             if _has_no_reader(self._writer):
-                self._writes.put(None)  # behind what was written before: that was handed
+                self._writes.put(self._output_closed)  # behind what was written before: that was handed
 
         self._loop.add_reader(self._writer, stirred)
 

@@ -189,6 +189,22 @@ def _peer(ctx: sdk.RequestContext) -> str:
 # --- HTTP -----------------------------------------------------------------------------------------
 
 
+# JSON-RPC's fields come in this order from the SDK's models; a request or notification has no such member.
+_ANSWER = re.compile(
+    rb'(?:^|\ndata:)\s*\{"jsonrpc":\s*"2\.0",\s*"id":\s*("(?:[^"\\]|\\.)*"|-?\d+),'
+    rb'\s*(?:"result":|"error":\s*\{"code":\s*(-?\d+))'
+)
+_HEAD = 4096
+
+
+def answered_by(body: bytes) -> RequestId | None:
+    """Which request a JSON body or an event of a stream answers; None if it is something else."""
+    found = _ANSWER.search(body[:_HEAD])
+    if found is None or (found[2] is not None and int(found[2]) == REQUEST_CANCELLED):
+        return None
+    return json.loads(found[1])
+
+
 class Wires:
     """The HTTP connections of one server, and whom they report to."""
 
@@ -228,13 +244,7 @@ class WireMiddleware:
             await connection.finish()
 
 
-# JSON-RPC's fields come in this order from the SDK's models; a request or notification has no such member.
-_ANSWER = re.compile(
-    rb'(?:^|\ndata:)\s*\{"jsonrpc":\s*"2\.0",\s*"id":\s*("(?:[^"\\]|\\.)*"|-?\d+),'
-    rb'\s*(?:"result":|"error":\s*\{"code":\s*(-?\d+))'
-)
-_HEAD = 4096
-_SMALL = 65_536
+_SMALL = 65_536  # no cancellation is longer
 
 
 class _Connection:
@@ -348,10 +358,7 @@ class _Connection:
     def _answer_in(self, body: bytes, is_last: bool) -> RequestId | None:
         if self._is_opaque:
             return "" if is_last and self._method == "POST" else None
-        found = _ANSWER.search(body[:_HEAD])
-        if found is None or (found[2] is not None and int(found[2]) == REQUEST_CANCELLED):
-            return None
-        return json.loads(found[1])
+        return answered_by(body)
 
     def _hand(self, request_id: RequestId) -> None:
         if self._method == "POST":
