@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,20 +66,22 @@ class Storage:
     journal: Journal
     clock: StandingClock
     process: int = 0
-    ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    prefix: str = "call"
 
     async def arrive(self, name: str = "process", pid: int = 1) -> int:
         """Another process."""
         return await commit(self.journal, Register(name, pid, 0, self.clock.now))
 
     async def start(self, request: Request | None = None, *, own: bool = True, process: int | None = None) -> Started:
+        number = next(self.numbers)
         start = StartCall(
             request=request or asked(),
-            call_id=f"call-{next(self.ids)}",
+            call_id=f"{self.prefix}-{number}",
             process=process or self.process,
             own=own,
             at=self.clock.now,
-            seed=next(self.ids),
+            seed=number,
             python="3.11",
         )
         return await commit(self.journal, start)

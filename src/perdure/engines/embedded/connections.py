@@ -18,11 +18,11 @@ BUSY_TIMEOUT = 5.0
 """Seconds that SQLite waits for programs that do not know our lock file."""
 
 
-def connect_writer(path: Path, durability: Durability) -> sqlite3.Connection:
+def connect_writer(path: Path, durability: Durability, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
     """With the schema of this version. Nobody else may be at the file."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    connection = _connect(path)
+    connection = _connect(path, busy_timeout)
     try:
         execute = connection.execute
         (mode,) = execute("PRAGMA journal_mode = wal").fetchone()
@@ -41,18 +41,18 @@ def connect_writer(path: Path, durability: Durability) -> sqlite3.Connection:
     return connection
 
 
-def connect_reader(path: Path) -> sqlite3.Connection:
-    connection = _connect(path)
+def connect_reader(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
+    connection = _connect(path, busy_timeout)
     connection.execute("PRAGMA query_only = on")
     return connection
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     """Used by one thread at a time, but not by the one that made it."""
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw",
         uri=True,
-        timeout=BUSY_TIMEOUT,
+        timeout=busy_timeout,
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,

@@ -24,8 +24,9 @@ PATIENCE = 5.0
 class LockFile:
     """Its own descriptor makes it exclude other journals of this process too. One thread at a time uses it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
         self._path = path
+        self.patience = patience
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self._holder = b"%10d\n" % os.getpid()
         self._impatience: _Impatience | None = None
@@ -78,9 +79,9 @@ class LockFile:
         with suppress(OSError):
             holder = self._read_holder()
         log.warning(
-            "Waiting for %s for %d s, which process %s holds. If it is stopped, continue it or end it.",
+            "Waiting for %s for %g s, which process %s holds. If it is stopped, continue it or end it.",
             self._path,
-            PATIENCE,
+            self.patience,
             holder.decode().strip() or "(unknown)",
         )
 
@@ -116,7 +117,7 @@ class _Impatience:
             while not self._is_stopped:
                 since = self._since
                 self._is_asleep = since is None or since == named
-                left = None if since is None or self._is_asleep else since + PATIENCE - time.monotonic()
+                left = None if since is None or self._is_asleep else since + self._lock.patience - time.monotonic()
                 if left is None or left > 0:
                     self._changed.wait(left)
                 else:

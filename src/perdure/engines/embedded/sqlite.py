@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from perdure.engines.embedded.connections import Durability, connect_reader, connect_writer
+from perdure.engines.embedded.connections import BUSY_TIMEOUT, Durability, connect_reader, connect_writer
 from perdure.engines.embedded.faults import storage_error
 from perdure.engines.embedded.journal import Read, Then, Write
 from perdure.engines.embedded.ledger import PAYLOAD_LIMIT, Ledger
@@ -44,6 +44,7 @@ class SqliteJournal:
         payload_limit: int = PAYLOAD_LIMIT,
         probe: Probe | None = None,
         clock: Callable[[], float] = time.time,
+        busy_timeout: float = BUSY_TIMEOUT,
         on_fatal: Callable[[StorageError], None] = end_process,
     ) -> None:
         self.path = Path(os.path.realpath(path))  # one lock file, by whatever name the database is known
@@ -51,6 +52,7 @@ class SqliteJournal:
         self._payload_limit = payload_limit
         self._probe = probe
         self._clock = clock
+        self._busy_timeout = busy_timeout
         self._on_fatal = on_fatal
         self._soon: list[Write[None]] = []
         self._writer: Writer | None = None
@@ -107,10 +109,11 @@ class SqliteJournal:
         lock = self._make_lock()
         try:
             with lock:
-                writing = connect_writer(self.path, self._durability)
+                writing = connect_writer(self.path, self._durability, self._busy_timeout)
                 ledger = Ledger(writing, self._clock, self._payload_limit)
                 writer = Writer(path, ledger, lock, loop, self._probe, self._on_fatal)
-                reader = Reader(path, Ledger(connect_reader(self.path), self._clock, self._payload_limit))
+                reading = connect_reader(self.path, self._busy_timeout)
+                reader = Reader(path, Ledger(reading, self._clock, self._payload_limit))
         except (sqlite3.Error, OSError, StorageError) as error:
             lock.close()
             raise storage_error(error, path) from error

@@ -74,6 +74,7 @@ class Writer:
         self._checkpoints = Checkpoints(ledger.connection, path)
         self._queue: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._held: list[Unit] = []
+        self._is_closing = False
         self._is_stopping = False
         self._data_version = self._read_data_version()
         self._has_changed = False
@@ -88,6 +89,7 @@ class Writer:
 
     async def stop(self) -> None:
         """Everything that was put is committed or has failed, and was told."""
+        self._is_closing = True  # what cannot be written now fails
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -213,7 +215,7 @@ class Writer:
         if not batch:
             log.warning("%s", refusal)
             return []
-        if fault in (Fault.NO_ROOM, Fault.LOCKED) and not self._is_stopping:
+        if fault in (Fault.NO_ROOM, Fault.LOCKED) and not self._is_closing:
             log.warning("%s Trying again.", refusal)
             return batch if fault is Fault.LOCKED else self._wait_for_room(batch, refusal)
         return self._fail(batch, refusal)

@@ -33,7 +33,9 @@ RECORD = f"SELECT {VIEW}, seed, python, reason, {ARGUMENTS} FROM calls WHERE id 
 HOLDERS = f"SELECT {VIEW}, reuse FROM calls WHERE holds >= ? AND holds <= ? ORDER BY n DESC"
 
 NEXT_DUE = """
-    SELECT min((SELECT min(wake_at) FROM calls WHERE owner IS NULL AND function = value AND ended IS NULL))
+    SELECT min((
+        SELECT min(wake_at) FROM calls
+        WHERE owner IS NULL AND function = value AND wake_at IS NOT NULL AND ended IS NULL))
     FROM json_each(?)"""
 
 ARRIVED = "SELECT DISTINCT call FROM inbox WHERE (SELECT owner FROM calls WHERE n = call) = ?"
@@ -165,6 +167,6 @@ def processes(ledger: Ledger, read: Processes) -> tuple[Process, ...]:
 
 
 def next_expiry(ledger: Ledger, read: NextExpiry) -> float | None:
-    row = ledger.row("SELECT min(expires) FROM calls", ())
+    row = ledger.row("SELECT min(expires) FROM calls WHERE expires IS NOT NULL", ())
     assert row is not None
     return row[0]
