@@ -28,8 +28,8 @@ def test_the_demo_ends_well_and_says_what_it_saw(tmp_path: Path) -> None:
     assert re.search(r"kill -9 \d+", ended.stdout)
     assert "Temperature: 41°F" in ended.stdout
     assert "and 4 more periods" in ended.stdout
-    assert re.search(r"/points/39\.7456,-97\.0892 +2 +1 +0\n", ended.stdout)
-    assert re.search(r"/gridpoints/TOP/32,81/forecast +[2-9] +1 +0\n", ended.stdout)
+    assert re.search(r"/points/39\.7456,-97\.0892 +2 +1 +0 *\n", ended.stdout)
+    assert re.search(r"/gridpoints/TOP/32,81/forecast +[2-9] +1 +0 *\n", ended.stdout)
     assert_ended(ended.stdout)
 
 

@@ -7,8 +7,11 @@ import signal
 import sys
 from contextlib import suppress
 
+from perdure.cli.development import Development
 from perdure.cli.problem import Problem
 from perdure.cli.target import Server, find_server
+from perdure.engine import Engine, open_engine
+from perdure.engines.embedded.engine import Embedded
 from perdure.server import default_file
 
 
@@ -26,28 +29,29 @@ def run_server(target: str, *, port: int | None, host: str, engine: str | None, 
 
 def run_worker(target: str, *, engine: str | None) -> None:
     server = find_server(target)
-    _choose_engine(server, engine, dev=False)
-    asyncio.run(_work(server))
+    where = _choose_engine(server, engine, dev=False)
+    asyncio.run(_work(server, where))
 
 
-async def _work(server: Server) -> None:
+async def _work(server: Server, engine: Engine) -> None:
     """Until SIGINT or SIGTERM; then running steps have the engine's grace, and the rest goes to siblings."""
     ending = asyncio.Event()
     for number in signal.SIGINT, signal.SIGTERM:
         with suppress(NotImplementedError):  # Windows: Ctrl-C cancels this task, which drains as well
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
     async with server.serving():
-        print(f"Running calls of {server.name} in {server.engine!r}. Ctrl-C ends it.", file=sys.stderr, flush=True)
+        print(f"Running calls of {server.name} in {engine!r}. Ctrl-C ends it.", file=sys.stderr, flush=True)
         await ending.wait()
 
 
-def _choose_engine(server: Server, engine: str | None, *, dev: bool) -> None:
+def _choose_engine(server: Server, engine: str | None, *, dev: bool) -> Engine:
     """What is said here beats what the server says; development must not touch real calls."""
-    if engine is not None:
-        server.engine = engine
-    elif dev:
-        server.engine = default_file(f"{server.name}-dev")
     try:
-        _ = server.engine
+        if dev:
+            chosen = open_engine(engine or default_file(f"{server.name}-dev"))
+            server.engine = Development.of(chosen) if isinstance(chosen, Embedded) else chosen
+        elif engine is not None:
+            server.engine = open_engine(engine)
+        return server.engine
     except ValueError as error:
         raise Problem(str(error)) from None
