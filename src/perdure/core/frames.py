@@ -16,7 +16,7 @@ def line_of_body() -> str:
     """`file:line` of the innermost frame that is no library's, or of the innermost library's where all are."""
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # there is no other way to one's caller
     library = ""
-    while frame is not None and not _is_loop_running(frame):
+    while frame is not None and not is_loop_running(frame):
         file = frame.f_code.co_filename
         if not file.startswith((_STDLIB, _CORE, "<frozen ")) or _is_package(file):
             line = f"{file}:{frame.f_lineno}"
@@ -27,8 +27,8 @@ def line_of_body() -> str:
     return library
 
 
-def _is_loop_running(frame: FrameType) -> bool:
-    return frame.f_code.co_filename == _LOOP and frame.f_code.co_name == "run"
+def is_loop_running(frame: FrameType) -> bool:
+    return frame.f_code.co_filename == _LOOP and frame.f_code.co_name in ("run", "drop")
 
 
 def _is_package(file: str) -> bool:

