@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 from typing import Literal
 
 Status = Literal["running", "waiting", "stuck", "completed", "failed", "cancelled"]
@@ -23,7 +23,35 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 def new_call_id() -> str:
     """128 bits of chance: whoever has it may be an anonymous caller's only proof."""
-    return secrets.token_hex(16)
+    return _chance.take(16).hex()
+
+
+def new_seed() -> int:
+    """63 bits, as SQLite has them."""
+    return int.from_bytes(_chance.take(8)) >> 1
+
+
+class _Chance:
+    """The system's random bytes, fetched many at a time: a system call costs more than the rest of an id."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._used = 0
+
+    def take(self, count: int) -> bytes:
+        if self._used + count > len(self._bytes):
+            self._bytes, self._used = os.urandom(4096), 0
+        self._used += count
+        return self._bytes[self._used - count : self._used]
+
+    def forget(self) -> None:
+        """A forked child must not give out its parent's ids."""
+        self._bytes = b""
+
+
+_chance = _Chance()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_chance.forget)
 
 
 def child_call_id(parent: str, key: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import Context
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from perdure.core.call import new_call_id
+from perdure.core.call import new_call_id, new_seed
 from perdure.core.events import Event
 from perdure.engine import (
     Accepted,
@@ -163,7 +162,9 @@ class Embedded:
     def _here(self) -> _Serving:
         serving = self._serving.get(asyncio.get_running_loop())
         if serving is None:
-            raise RuntimeError("The engine is not open here. Run the server, or use `async with mcp.serving():`.")
+            raise RuntimeError(
+                "The engine is not open here. Run the server, or use `async with mcp.serving(work=False):`."
+            )
         return serving
 
     async def start(self, request: Request) -> Accepted:
@@ -308,7 +309,7 @@ class _Serving:
             process=self._presence.process,
             own=own,
             at=self.clock.now(),
-            seed=secrets.randbits(63),
+            seed=new_seed(),
             python=PYTHON,
         )
         self.journal.write(write, decided)
@@ -329,7 +330,7 @@ class _Serving:
             self._publish(await self.journal.read(View(call_id)))
 
     async def retry(self, call_id: str) -> Accepted:
-        write = RetryCall(call_id, new_call_id(), self.clock.now(), secrets.randbits(63), PYTHON)
+        write = RetryCall(call_id, new_call_id(), self.clock.now(), new_seed(), PYTHON)
         accepted = await commit(self.journal, write)
         self._look()
         return accepted
@@ -343,9 +344,12 @@ class _Serving:
     # --- views ---
 
     async def get(self, call_id: str) -> CallView:
-        if self._worker is not None and (call := self._worker.live.get(call_id)) is not None:
-            return call.view
-        return await self.journal.read(View(call_id))
+        if self._worker is None or (call := self._worker.live.get(call_id)) is None:
+            return await self.journal.read(View(call_id))
+        if call.caller is None:
+            # Who holds a shared call is known to the journal alone: others join it in other processes.
+            return replace(call.view, callers=(await self.journal.read(View(call_id))).callers)
+        return call.view
 
     def watch(self, call_id: str, after: int) -> AsyncIterator[CallView]:
         return self._watchers.watch(call_id, after, self.get)

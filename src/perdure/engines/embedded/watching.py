@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from perdure.engine import CallView
 
+Look = Callable[[str], Awaitable[CallView]]
+
 
 class Watchers:
     """Who watches which call in this process."""
 
     def __init__(self) -> None:
-        self._watching: dict[str, set[_Watcher]] = {}
+        self._watching: dict[str, list[_Watcher]] = {}
 
     @property
     def call_ids(self) -> Iterable[str]:
@@ -22,42 +24,71 @@ class Watchers:
         for watcher in self._watching.get(view.id, ()):
             watcher.see(view)
 
-    async def watch(
-        self, call_id: str, after: int, look: Callable[[str], Awaitable[CallView]]
-    ) -> AsyncIterator[CallView]:
+    def watch(self, call_id: str, after: int, look: Look) -> AsyncIterator[CallView]:
         """Each view newer than version `after`; `look` gives the present one."""
-        watcher = _Watcher()
-        # Watched before it is looked at: a change in between is seen twice rather than not at all.
-        self._watching.setdefault(call_id, set()).add(watcher)
-        try:
-            view = await look(call_id)
-            while True:
-                if view.version > after:
-                    after = view.version
-                    yield view
-                if view.is_over:
-                    return
-                view = await watcher.next()
-        finally:
-            watching = self._watching[call_id]
-            watching.discard(watcher)
-            if not watching:
-                del self._watching[call_id]
+        return _Watch(self, call_id, after, look)
+
+    def add(self, call_id: str, watcher: _Watcher) -> None:
+        self._watching.setdefault(call_id, []).append(watcher)
+
+    def remove(self, call_id: str, watcher: _Watcher) -> None:
+        watching = self._watching[call_id]
+        watching.remove(watcher)
+        if not watching:
+            del self._watching[call_id]
 
 
 class _Watcher:
+    """Where the newest view waits to be taken."""
+
+    __slots__ = ("newest", "woken")
+
     def __init__(self) -> None:
-        self._newest: CallView | None = None
-        self._woken: asyncio.Future[None] | None = None
+        self.newest: CallView | None = None
+        self.woken: asyncio.Future[None] | None = None
 
     def see(self, view: CallView) -> None:
-        self._newest = view
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
+        self.newest = view
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(None)
 
     async def next(self) -> CallView:
-        while self._newest is None:
-            self._woken = asyncio.get_running_loop().create_future()
-            await self._woken
-        view, self._newest = self._newest, None
+        while self.newest is None:
+            self.woken = asyncio.get_running_loop().create_future()
+            await self.woken
+        view, self.newest = self.newest, None
         return view
+
+
+class _Watch(AsyncIterator[CallView]):
+    # No async generator: most watches are left at the end of their call, and to finalize a generator that was
+    # left takes asyncio a task and a system call.
+
+    def __init__(self, watchers: Watchers, call_id: str, after: int, look: Look) -> None:
+        self._watchers = watchers
+        self._call_id = call_id
+        self._after = after
+        self._look = look
+        self._watcher: _Watcher | None = None
+        self._is_over = False
+
+    async def __anext__(self) -> CallView:
+        while not self._is_over:
+            view = await self._newest()
+            self._is_over = view.is_over
+            if view.version > self._after:
+                self._after = view.version
+                return view
+        raise StopAsyncIteration
+
+    async def _newest(self) -> CallView:
+        if self._watcher is not None:
+            return await self._watcher.next()
+        # Watched before it is looked at: a change in between is seen twice rather than not at all.
+        self._watcher = _Watcher()
+        self._watchers.add(self._call_id, self._watcher)
+        return await self._look(self._call_id)
+
+    def __del__(self) -> None:
+        if self._watcher is not None:
+            self._watchers.remove(self._call_id, self._watcher)
