@@ -244,10 +244,15 @@ class Parameters:
 
     def __init__(self, model: type[BaseModel], validate: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self.validate = validate
-        self.names = tuple(field.alias or name for name, field in model.model_fields.items())
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        self.names = tuple(fields)
         self._made = [name for name, field in fields.items() if field.default_factory is not None]
-        self._plain = {name: field.default for name, field in fields.items() if _survives(field)}
+        plain = {name: field for name, field in fields.items() if _has_plain_default(field)}
+        as_sent = {name: _validated(field) for name, field in plain.items()}
+        # The function sees `5` where its signature says so; validated as `5.0` it would see something else.
+        self._plain = {name: field.default for name, field in plain.items() if _same(field.default, as_sent[name])}
+        # Left out or sent, it is the same call.
+        self._as_sent = {name: value for name, value in as_sent.items() if name not in self._plain}
         # A secret is masked in whatever is made of it: what the client sent tells two of them apart.
         self._secret = [name for name, field in fields.items() if _is_secret(field)]
 
@@ -261,23 +266,32 @@ class Parameters:
             payload = to_json(sent, by_alias=True)
         except PydanticSerializationError as error:
             raise NotRecordable("The arguments", str(error)) from error
-        compared = values if not self._secret else {**values, **{name: raw.get(name) for name in self._secret}}
-        return Arguments(values, payload, digest((), compared))
+        return Arguments(values, payload, digest((), self._compared(raw, values)))
+
+    def _compared(self, raw: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+        if not self._secret and not self._as_sent:
+            return values
+        compared = {**values, **{name: raw.get(name) for name in self._secret}}
+        return compared | {name: value for name, value in self._as_sent.items() if name not in raw}
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         return self.validate(from_json(payload))
 
 
-def _survives(field: FieldInfo) -> bool:
-    """Validating this default gives the very same back; the function would otherwise see `5.0` where it says `5`."""
-    default = field.default
-    if field.default_factory is not None or not isinstance(default, str | int | float | bool | None):
-        return False
+def _has_plain_default(field: FieldInfo) -> bool:
+    return field.default_factory is None and isinstance(field.default, str | int | float | bool | None)
+
+
+def _validated(field: FieldInfo) -> Any:
+    """The default, as if a client had sent it; as it is, if none could."""
     try:
-        validated = TypeAdapter[Any](_type_of(field)).validate_python(default)
+        return TypeAdapter[Any](_type_of(field)).validate_python(field.default)
     except ValidationError:
-        return False
-    return type(validated) is type(default) and validated == default
+        return field.default
+
+
+def _same(default: Any, validated: Any) -> bool:
+    return type(default) is type(validated) and default == validated
 
 
 def _type_of(field: FieldInfo) -> Any:
