@@ -27,6 +27,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from perdure.cli import STARTED
 from perdure.cli.children import Child, listening
 from perdure.cli.files import opened
 from perdure.cli.output import quiet, terminal
@@ -35,8 +36,8 @@ from perdure.cli.render import SHORT_ID, duration, printable, timeline_table
 from perdure.cli.upstream import Claim, Counts, RealService, Service, StandIn
 from perdure.engine import CallView, TimelineEntry
 
-LIMIT = timedelta(seconds=26)
-"""The promise is 30 s, from the first import to the end of all processes."""
+LIMIT = timedelta(seconds=28)
+"""The promise is 30 s, to the end of all processes."""
 
 TOOL = "get_forecast"
 PLACE = {"latitude": 39.7456, "longitude": -97.0892}  # Washington, Kansas
@@ -51,7 +52,7 @@ def run_demo(server: str, *, live: bool) -> None:
     try:
         claims = asyncio.run(_within_limit(server, live=live))
     except TimeoutError:
-        raise Problem(f"The demo did not end within {duration(LIMIT)}.") from None
+        raise Problem(f"The demo did not end within {duration(LIMIT)}; the last line is what it waited for.") from None
     except asyncio.CancelledError:
         raise Problem("The demo was ended.") from None
     if not all(claim.holds for claim in claims):
@@ -69,7 +70,7 @@ async def _within_limit(server: str, *, live: bool) -> list[Claim]:
     assert task is not None
     with suppress(NotImplementedError):  # Windows
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with asyncio.timeout(LIMIT.total_seconds()):
+    async with asyncio.timeout(LIMIT.total_seconds() - (time.monotonic() - STARTED)):
         with TemporaryDirectory(prefix="perdure-demo-") as folder:
             async with RealService.found() if live else StandIn.started() as service:
                 return await Demo(server, service, Path(folder) / "calls.db").tell()
@@ -95,9 +96,9 @@ class Demo:
                 await self._until_asleep(first)
                 code = await server.kill()
                 self._say(f"kill -9 {server.pid}, while the call sleeps for ten seconds. Nobody runs it now.")
-                await _see_it_break(first)
+                answered = await _was_answered(first)
         killed = await self._seen()
-        self._say(f"Its client has lost the connection. The file has the call: {_in_words(killed)}.")
+        self._say(f"Its client got no answer. The file has the call: {_in_words(killed)}.")
         at_kill = await self._service.counts()
 
         async with self._serving(port=_port(server.address)) as server:
@@ -108,7 +109,13 @@ class Demo:
             ended = await self._seen()
             counts = await self._service.counts()
 
-        claims = [*_about_calls(code, killed, ended, answer), *self._service.claims(at_kill, counts)]
+        claims = [
+            Claim(
+                "The server was ended by SIGKILL, and nobody was answered.", code == -signal.SIGKILL and not answered
+            ),
+            *_about_calls(killed, ended, answer),
+            *self._service.claims(at_kill, counts),
+        ]
         self._show(answer, ended, counts, claims)
         return claims
 
@@ -165,8 +172,8 @@ class Seen:
     timeline: list[TimelineEntry]
 
     @property
-    def finished_steps(self) -> list[str]:
-        return [entry.name for entry in self.timeline if entry.kind == "step"]
+    def finished_steps(self) -> list[TimelineEntry]:
+        return [entry for entry in self.timeline if entry.kind == "step"]
 
 
 @asynccontextmanager
@@ -184,12 +191,13 @@ async def _asked(address: str) -> AsyncGenerator[asyncio.Task[Answer]]:
         yield task
     finally:
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)
 
 
-async def _see_it_break(first: asyncio.Task[Answer]) -> None:
+async def _was_answered(first: asyncio.Task[Answer]) -> bool:
     """How a broken connection looks to the client is the SDK's affair."""
     await asyncio.wait([first], timeout=3)
+    return first.done() and first.exception() is None and not first.result().is_error
 
 
 def _beginning(answer: str) -> str:
@@ -208,18 +216,21 @@ def _port(address: str) -> int:
 # --- the claims -----------------------------------------------------------------------------------
 
 
-def _about_calls(code: int, killed: Seen, ended: Seen, answer: Answer) -> list[Claim]:
+def _about_calls(killed: Seen, ended: Seen, answer: Answer) -> list[Claim]:
     return [
-        Claim("The server was ended by SIGKILL.", code == -signal.SIGKILL),
         Claim("At that time the call slept, with one step done.", _slept(killed)),
         Claim("Both requests were one call.", len(ended.calls) == 1 and _ids(ended) == _ids(killed)),
         Claim("It completed, and its answer is a forecast.", _completed(ended) and _is_forecast(answer)),
-        Claim("What was done before the kill was not done again.", len(ended.finished_steps) == 2),
+        Claim("What was done before the kill was not done again.", _went_on(killed, ended)),
     ]
 
 
 def _slept(seen: Seen) -> bool:
     return [view.status for view in seen.calls] == ["waiting"] and len(seen.finished_steps) == 1
+
+
+def _went_on(killed: Seen, ended: Seen) -> bool:
+    return len(ended.finished_steps) == 2 and ended.finished_steps[:1] == killed.finished_steps
 
 
 def _completed(seen: Seen) -> bool:
