@@ -141,6 +141,21 @@ def test_wait_for_leaves_no_trace_in_the_keys() -> None:
     assert keys == ["0/1", "0.1/1", "0/2"]
 
 
+def test_keys_stay_short_however_deep_the_tasks_are() -> None:
+    async def main(body: Body) -> bytes:
+        async def deeper(depth: int) -> None:
+            if depth:
+                await asyncio.gather(step(body, "here"), deeper(depth - 1))
+
+        await deeper(200)
+        return b""
+
+    keys = [[command.key for command in feed(main, START)[1] if isinstance(command, RunStep)] for _ in range(2)]
+    assert len(set(keys[0])) == 200
+    assert max(map(len, keys[0])) < 130
+    assert keys[0] == keys[1]
+
+
 def test_an_error_of_a_step_is_raised_in_the_body() -> None:
     async def main(body: Body) -> bytes:
         try:

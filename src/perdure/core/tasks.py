@@ -9,11 +9,16 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Generator
 from contextvars import Context
+from hashlib import blake2b
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perdure.core.loop import BodyLoop
+
+
+LONGEST_PATH = 120
+"""In characters. Tasks that each start their successor would otherwise have keys as long as their history."""
 
 
 class Branch:
@@ -39,7 +44,10 @@ class Branch:
 
     def fork(self) -> Branch:
         self.branches += 1
-        return Branch(f"{self.path}.{self.branches}")
+        path = f"{self.path}.{self.branches}"
+        if len(path) > LONGEST_PATH:
+            path = "~" + blake2b(path.encode(), digest_size=12).hexdigest()
+        return Branch(path)
 
     def next_generator(self) -> str:
         self.generators += 1
