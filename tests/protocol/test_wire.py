@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
+import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -132,6 +135,33 @@ async def test_an_answer_that_is_compressed_on_its_way_is_handed() -> None:
     body = await post(WireMiddleware(app, Wires()))
     assert b"long" in gzip.decompress(body)
     assert closed == [True]
+
+
+async def test_a_client_that_left_while_the_loop_was_busy_is_not_handed_its_answer() -> None:
+    closed: list[bool] = []
+    answered = asyncio.Event()
+
+    async def answer(request: Request) -> Response:
+        await request.body()
+        wire: Wire = request.scope["perdure.wire"]
+        wire.on_close(closed.append)
+        wire.on_close(lambda _: answered.set())
+        await asyncio.sleep(0)  # the reader of the connection begins
+        client.close()
+        time.sleep(0.01)
+        return JSONResponse({"jsonrpc": "2.0", "id": 1, "result": {}})
+
+    app = Starlette(routes=[Route("/", answer, methods=["POST"])])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(WireMiddleware(app, Wires()), lifespan="off", log_level="error"))
+        serving = asyncio.create_task(server.serve([listener]))
+        with socket.create_connection(listener.getsockname()) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n{}")
+            async with asyncio.timeout(10):
+                await answered.wait()
+        server.should_exit = True
+        await serving
+    assert closed == [False]
 
 
 async def test_an_application_that_fails_hands_nothing() -> None:

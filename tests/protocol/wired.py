@@ -93,7 +93,8 @@ class Process:
 
 
 @asynccontextmanager
-async def process(*arguments: str, **pipes: Any) -> AsyncGenerator[Process]:
+async def process(*arguments: str, waits: bool = True, **pipes: Any) -> AsyncGenerator[Process]:
+    """Over HTTP it is entered once the server listens, if it `waits`."""
     started = await asyncio.create_subprocess_exec(
         sys.executable, *SERVER, *arguments, cwd=ROOT, stderr=asyncio.subprocess.PIPE, limit=2**24, **pipes
     )
@@ -102,7 +103,7 @@ async def process(*arguments: str, **pipes: Any) -> AsyncGenerator[Process]:
     reading = asyncio.create_task(reports.read(started.stderr))
     try:
         found = Process(started, reports)
-        if arguments[0] == "http":
+        if arguments[0] == "http" and waits:
             line = await reports.until(lambda: next((o for o in reports.others if o.startswith("Listening on")), None))
             found.url = line.split()[-1] + "/mcp"
         yield found
@@ -162,7 +163,7 @@ async def line(transport: Transport, era: Era, servers: Servers) -> AsyncGenerat
         try:
             async with Client(server.url, mode=MODE[era]) as client:
                 yield Line(client, server.reports)
-        except* anyio.BrokenResourceError:
+        except* (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass  # the SDK's client trips over an answer that arrives while it leaves
 
 

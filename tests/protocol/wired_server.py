@@ -1,7 +1,7 @@
 """A server on the bare SDK that has perdure's wire and runners, and reports what they see, one JSON line each.
 
 python -m tests.protocol.wired_server stdio
-python -m tests.protocol.wired_server http [--json] [--grace SECONDS]
+python -m tests.protocol.wired_server http [--json] [--grace SECONDS] [--hang WHERE]
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -39,8 +42,9 @@ Report = Callable[[dict[str, Any]], None]
 class WiredServer:
     """Its tools name each request with a token of the test's; reports carry it."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, hang: str = "") -> None:
         self._report = report
+        self._hang = hang
         self._gates: dict[str, asyncio.Event] = {}
         self._tokens: dict[RequestRef, str] = {}
         self._draining = asyncio.Event()
@@ -94,6 +98,10 @@ class WiredServer:
         self._gates.setdefault(token, asyncio.Event()).set()
         return "released"
 
+    def _open_all(self) -> None:
+        for gate in self._gates.values():
+            gate.set()
+
     async def big(self, token: str, ctx: Context[Any]) -> str:
         """Answers at once, with more than any pipe holds."""
         with exchange(ctx.request_context) as wire:
@@ -142,8 +150,18 @@ class WiredServer:
     @asynccontextmanager
     async def _lifespan(self, _: MCPServer[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
         print("a line that a lifespan prints")
+        if self._hang == "start":
+            raise LookupError("no start today")
         self._report({"life": "entered"})
+        if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._open_all)
+        if self._hang == "loop":
+            asyncio.get_running_loop().call_soon(time.sleep, 60)
+        if self._hang == "thread":
+            asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
         yield {}
+        if self._hang == "lifespan":
+            await asyncio.sleep(60)
         await asyncio.sleep(0.05)  # an exit that awaits: what is cancelled here does not reach its end
         self._report({"life": "exited"})
 
@@ -174,9 +192,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("transport", choices=["stdio", "http"])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--hang", choices=["start", "loop", "thread", "lifespan"], default="")
     parser.add_argument("--grace", type=float, default=3)
     options = parser.parse_args()
-    server = WiredServer(lambda line: print(json.dumps(line), file=sys.stderr, flush=True))
+    server = WiredServer(lambda line: print(json.dumps(line), file=sys.stderr, flush=True), options.hang)
     if options.transport == "stdio":
         serve_stdio(server.mcp, drain=server.drain, on_cancel=server.cancelled)
     else:

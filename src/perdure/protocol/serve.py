@@ -46,6 +46,9 @@ _SLACK = 0.4
 _LET_GO = 0.2
 """Seconds that requests which were let go have for writing that they were."""
 
+_AFTERWARDS = 1.0
+"""Seconds that a program has at most for what it does after its server."""
+
 
 # --- stdio ----------------------------------------------------------------------------------------
 
@@ -70,7 +73,8 @@ async def run_stdio(
 ) -> None:
     """Serve until the end of input, a closed output, SIGTERM or SIGINT; then drain and exit the lifespan.
 
-    The lifespan's exit has the grace. What then still hangs ends with the process, and says where it hung.
+    The lifespan's exit has the grace. What then still hangs ends with the process, and
+    stderr shows what its threads did.
     """
     ending = Ending(grace.total_seconds() + _SLACK)
     try:
@@ -166,7 +170,7 @@ async def _serve_http(
         log_level=log_level,
         # A forged X-Forwarded-For must not turn into an address that callers are judged by.
         proxy_headers=False,
-        timeout_graceful_shutdown=max(1, round(grace.total_seconds() / 2)),
+        timeout_graceful_shutdown=max(1, int(grace.total_seconds() / 2)),
     )
     server = _Server(config, drain, ending, addresses)
     await server.serve(sockets)
@@ -287,7 +291,7 @@ class Ending:
         """Callable in a signal handler. The bound holds even while something blocks the loop."""
         if self._deadline is None:
             self._deadline = time.monotonic() + self._within
-            # A thread in C: it needs neither the loop nor the interpreter's lock, and shows what hangs.
+            # A thread in C: it needs neither the loop nor the interpreter's lock, and shows what the others do.
             faulthandler.dump_traceback_later(self._within, exit=True, file=2)
             self._loop.call_soon_threadsafe(self._begun.set)
 
@@ -299,10 +303,10 @@ class Ending:
         faulthandler.cancel_dump_traceback_later()
 
     def see_off(self) -> None:
-        """The server has ended in good order: threads still at work must not keep its process."""
+        """The server has ended in good order: what the program does after it has the rest of the time, threads none."""
         faulthandler.cancel_dump_traceback_later()
         left = 0.0 if self._deadline is None else self._deadline - time.monotonic()
-        threading.Thread(target=_exit_in, args=(max(left, _LET_GO),), daemon=True).start()
+        threading.Thread(target=_exit_in, args=(min(max(left, _LET_GO), _AFTERWARDS),), daemon=True).start()
 
 
 def _exit_in(seconds: float) -> None:

@@ -345,8 +345,8 @@ class _Connection:
         is_last = not message.get("more_body", False)
         answered = self._answer_in(message.get("body", b""), is_last)
         if answered is not None and self._reader is not None:
-            # A disconnect that the kernel knows of takes three turns of the loop to get here.
-            for _ in range(3):
+            # A disconnect that the kernel knows of takes asyncio and uvicorn four turns of the loop to get here.
+            for _ in range(4):
                 await asyncio.sleep(0)
         was_there = not self._left.is_set()
         await self._send(message)  # uvicorn drops it in silence when the client is gone, so look before and after
