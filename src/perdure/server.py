@@ -6,6 +6,7 @@ requests for what is durable to the gateway. All else is `MCPServer`'s.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
@@ -63,7 +64,7 @@ from perdure.engine import (
 from perdure.errors import Refused
 from perdure.job import Arguments as JobArguments
 from perdure.job import Job
-from perdure.key import key_of
+from perdure.key import KeyOf, key_of
 from perdure.protocol.answer import prompt_error, resource_error, tool_error
 from perdure.protocol.callers import MACHINE, Doors, caller_of
 from perdure.protocol.gateway import Gateway
@@ -154,6 +155,7 @@ class _Plan:
     way: Way
     hints: Mapping[str, Any]
     options: Options
+    key_of: KeyOf | None
     our_context: str | None
     sdk_context: str | None
 
@@ -303,6 +305,7 @@ class DurableMCP(MCPServer[App]):
         self._defaults: CallOptions = {} if defaults is None else defaults
         self._user_lifespan = _no_lifespan if lifespan is None else lifespan
         self._functions: list[Function] = []
+        self._names: set[str] = set()
         self._house = _House(self)
         self._tools: dict[str, Durable] = {}
         self._stores: set[str] = set()
@@ -465,8 +468,10 @@ class DurableMCP(MCPServer[App]):
     def remove_tool(self, name: str) -> None:
         """Offer a tool no longer; its calls go on."""
         super().remove_tool(name)
-        if self._tools.pop(name, None) is not None:
+        removed = self._tools.pop(name, None)
+        if removed is not None:
             self._house.forget(name)
+            self._names.discard(removed.function.name)
 
     def prompt(
         self,
@@ -573,7 +578,7 @@ class DurableMCP(MCPServer[App]):
             function = Function(function_name(fn), job_name, "job", run, self._house)
             both: CallOptions = {**self._defaults, **options}
             job = Job[..., Any](_RegisteredJob(job_name, function.name, arguments, both, outcome, self))
-            self._functions.append(function)
+            self._offer(function)
             self._house.keep(job_name, job, codec.decode)
             return job
 
@@ -606,14 +611,16 @@ class DurableMCP(MCPServer[App]):
                 defaults=self._defaults,
             )
             resolved = resolve(way, read_only, idempotent, options, self._defaults)
+            names = [name for name in inspect.signature(fn).parameters if name not in (ours, sdks)]
+            rendered = None if resolved.key is None else key_of(resolved.key, names)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{function_name(fn)}: {error}") from None
-        return _Plan(way, hints, resolved, ours, sdks)
+        return _Plan(way, hints, resolved, rendered, ours, sdks)
 
     def _check_free(self, fn: Callable[..., Any], name: str) -> None:
         """Calls are kept and shown under these names, so each means one function."""
         function = function_name(fn)
-        if any(known.name == function for known in self._functions):
+        if function in self._names:
             raise ValueError(
                 f"{function} is registered already, and calls are kept under this name. Functions made in a loop or a "
                 "factory need names of their own: set fn.__qualname__."
@@ -626,18 +633,23 @@ class DurableMCP(MCPServer[App]):
     ) -> Durable:
         run = self._run_of(fn, kind, plan, parameters.decode, outcome)
         function = Function(function_name(fn), name, kind, run, self._house)
-        key = plan.options.key
         durable = Durable(
             kind=kind,
             name=name,
             function=function,
             options=plan.options,
             parameters=parameters,
-            key_of=None if key is None else key_of(key, parameters.names),
+            key_of=plan.key_of,
         )
-        self._functions.append(function)
+        self._offer(function)
         self._house.keep(name, durable, outcome.value_of)
         return durable
+
+    def _offer(self, function: Function) -> None:
+        # In place of one that was removed, whose calls it goes on with.
+        self._functions[:] = [known for known in self._functions if known.name != function.name]
+        self._functions.append(function)
+        self._names.add(function.name)
 
     def _run_of(
         self,

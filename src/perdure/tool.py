@@ -245,7 +245,6 @@ class Parameters:
     def __init__(self, model: type[BaseModel], validate: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self.validate = validate
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        self.names = tuple(fields)
         self._made = [name for name, field in fields.items() if field.default_factory is not None]
         plain = {name: field for name, field in fields.items() if _has_plain_default(field)}
         as_sent = {name: _validated(field) for name, field in plain.items()}

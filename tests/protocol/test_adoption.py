@@ -145,13 +145,13 @@ async def test_two_that_are_both_waited_for_are_two_calls(mode: str) -> None:
     async def slow() -> int:
         return await gate.pass_through()
 
-    async with Client(mcp, mode=mode) as ann, Client(mcp, mode=mode) as bob:
-        async with asked(ann.call_tool("slow", {})) as first:
-            await gate.until(came=1)
-            async with asked(bob.call_tool("slow", {})) as second:
-                await gate.until(came=2)
-                gate.open()
-                assert {text(await first), text(await second)} == {"1", "2"}
+    clients = Client(mcp, mode=mode), Client(mcp, mode=mode)
+    async with clients[0] as ann, clients[1] as bob, asked(ann.call_tool("slow", {})) as first:
+        await gate.until(came=1)
+        async with asked(bob.call_tool("slow", {})) as second:
+            await gate.until(came=2)
+            gate.open()
+            assert {text(await first), text(await second)} == {"1", "2"}
 
 
 async def test_identical_requests_are_one_call_where_the_tool_says_so(mode: str) -> None:
