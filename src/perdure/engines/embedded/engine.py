@@ -6,7 +6,7 @@ import asyncio
 import logging
 import platform
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -53,6 +53,7 @@ from perdure.engines.embedded.timeline import timeline
 from perdure.engines.embedded.watchdog import Watchdog
 from perdure.engines.embedded.watching import Watchers
 from perdure.engines.embedded.worker import Worker
+from perdure.errors import CallNotFound, StorageError
 
 log = logging.getLogger("perdure")
 
@@ -267,14 +268,19 @@ class _Serving:
         if self._worker is not None:
             await self._worker.drain(self._settings.grace.total_seconds())
             self._worker = None
+            self._presence.tell_due()
 
     async def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        await self._presence.leave()
-        await self.journal.close()
+        try:
+            await self._presence.leave()
+        finally:
+            await self.journal.close()
 
     async def crash(self) -> None:
+        if self._shared:
+            raise RuntimeError("Only an engine in memory can crash and live; kill the process of one with a file.")
         if self._worker is not None:
             self._worker.drop()
         await self.journal.open()
@@ -336,9 +342,11 @@ class _Serving:
         return accepted
 
     async def release(self, call_id: str) -> None:
-        if self._worker is not None and (call := self._worker.live.get(call_id)) is not None:
-            call.lose()
+        own = None if self._worker is None else self._worker.live.get(call_id)
         await commit(self.journal, ReleaseCall(call_id))
+        if own is not None:
+            own.lose()
+        self._presence.tell_changed(call_id)  # an owner elsewhere lets go of it, once it hangs no more
         self._look()
 
     # --- views ---
@@ -374,26 +382,47 @@ class _Serving:
             await self._worker.look_everywhere(await self.journal.read(Arrived(self._presence.process)))
 
     def _changed_elsewhere(self, call_ids: tuple[str, ...]) -> None:
-        watched = [call_id for call_id in call_ids if call_id in set(self._watchers.call_ids)]
-        if watched:
-            self._spawn(self._refresh(watched))
+        watched = {*self._watchers.call_ids}
+        owned = self._worker.live if self._worker is not None else {}
+        if not owned.keys().isdisjoint(call_ids):  # nobody else speaks of a call that is ours
+            self._spawn(self._look_for_lost())
+        elif seen := [call_id for call_id in call_ids if call_id in watched]:
+            self._spawn(self._refresh(seen))
+
+    async def _look_for_lost(self) -> None:
+        if self._worker is not None:
+            await self._worker.look_for_lost()
+        await self._refresh(tuple(self._watchers.call_ids))
 
     async def _refresh(self, call_ids: Sequence[str]) -> None:
         for call_id in call_ids:
             if self._worker is None or call_id not in self._worker.live:
-                self._watchers.publish(await self.journal.read(View(call_id)))
+                with suppress(CallNotFound):  # kept long enough
+                    self._watchers.publish(await self.journal.read(View(call_id)))
 
     async def _poll(self) -> None:
+        changed = False
         while True:
             await asyncio.sleep(POLL)
-            if self.journal.changed_elsewhere:
-                await self._look_everywhere()
-                await self._refresh(tuple(self._watchers.call_ids))
+            try:
+                changed = self.journal.changed_elsewhere or changed
+                if changed:
+                    await self._presence.look()
+                    await self._look_for_lost()
+                    await self._look_everywhere()
+                    changed = False
+            except StorageError as error:
+                log.warning("cannot see what other processes did: %s Looking again in a second.", error)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, context=Context())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("perdure failed inside; what other processes did is looked at again soon", exc_info=error)
 
 
 def _nobody_listens(notice: Notice) -> None:

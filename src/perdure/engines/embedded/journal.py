@@ -416,6 +416,13 @@ class Arrived(Read[tuple[int, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class Owned(Read[frozenset[tuple[int, int]]]):
+    """The calls that this process owns: each one's `n` and the epoch of its claim."""
+
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
 class NextDue(Read[float | None]):
     """When the next unowned call of these functions is due; None when nothing is."""
 

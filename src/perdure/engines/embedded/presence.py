@@ -10,13 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from perdure.engines.embedded.hints import Hint, Hints
-
 from perdure.engines.embedded.clock import Clock
+from perdure.engines.embedded.hints import Hint, Hints
 from perdure.engines.embedded.journal import Journal, Leave, Process, Processes, Register, TakeOver, commit
 from perdure.engines.embedded.ownership import ProcessLock, Watch, forget, is_alive, successor
+from perdure.errors import StorageError
 
 log = logging.getLogger("perdure")
+
+SIGN_OFF_WITHIN = 1.0
+"""Seconds that a process on its way out waits to be forgotten in good order."""
 
 
 class Presence(Protocol):
@@ -26,6 +29,10 @@ class Presence(Protocol):
 
     async def join(self) -> None: ...
     async def leave(self) -> None: ...
+    async def look(self) -> None:
+        """A hint may have been lost: somebody may have come or gone."""
+        ...
+
     def tell_due(self) -> None:
         """Something became claimable."""
         ...
@@ -52,6 +59,8 @@ class Alone:
 
     async def leave(self) -> None:
         await commit(self._journal, Leave(self.process))
+
+    async def look(self) -> None: ...
 
     def tell_due(self) -> None: ...
 
@@ -83,15 +92,23 @@ class AmongOthers:
         self._watched = ""
         self._others: dict[int, Process] = {}
         self._changed: dict[str, None] = {}
+        self._looking = asyncio.Lock()
+        self._will_look = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._gone = False
         self.process = 0
 
     async def join(self) -> None:
-        self._lock = await asyncio.to_thread(ProcessLock.hold, self._database)
-        port = await self._hints.open(self._heard)
-        self.process = await commit(self._journal, Register(self._lock.name, os.getpid(), port, self._clock.now()))
-        await self._look_around()
+        # Not in a thread: a cancellation would leave behind a lock that makes us look alive.
+        self._lock = ProcessLock.hold(self._database)
+        try:
+            port = await self._hints.open(self._heard)
+            self.process = await commit(self._journal, Register(self._lock.name, os.getpid(), port, self._clock.now()))
+            await self._look_around()
+        except BaseException:
+            with suppress(StorageError):  # the first error is the one to hear of
+                await self.leave()
+            raise
         self._send_all(Hint("processes"))
 
     async def leave(self) -> None:
@@ -100,16 +117,39 @@ class AmongOthers:
             self._watch.stop()
         for task in list(self._tasks):
             task.cancel()
-        await commit(self._journal, Leave(self.process))
+        try:
+            if self.process:
+                await self._sign_off()
+        finally:
+            self._hints.close()
+            if self._lock is not None:
+                self._lock.release()
+
+    async def _sign_off(self) -> None:
+        # Where nothing can be written now, the siblings find us dead: a process that goes must not hang.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SIGN_OFF_WITHIN):
+                await commit(self._journal, Leave(self.process))
         self._send_all(Hint("processes"))
         self._send_all(Hint("due"))
-        self._hints.close()
-        if self._lock is not None:
-            self._lock.release()
 
     # --- who else is there ---
 
+    async def look(self) -> None:
+        known = {self.process, *self._others}
+        if {process.id for process in await self._journal.read(Processes())} != known:
+            await self._look_around()
+
     async def _look_around(self) -> None:
+        """One look at a time, so that none overwrites what a later one saw; one more for all that came meanwhile."""
+        if self._will_look:
+            return
+        self._will_look = True
+        async with self._looking:
+            self._will_look = False
+            await self._look_at_each()
+
+    async def _look_at_each(self) -> None:
         """Take over from every process that is dead, and watch the one that follows."""
         assert self._lock is not None
         own = self._lock.name
@@ -124,6 +164,14 @@ class AmongOthers:
         self._others = alive
         strangers = {process.id: process.name for process in alive.values() if process.name != own}
         self._watch_next(strangers)
+
+    async def _look_until_seen(self) -> None:
+        while True:
+            try:
+                return await self._look_around()
+            except StorageError as error:
+                log.warning("cannot see which processes there are: %s Looking again in a second.", error)
+                await asyncio.sleep(1)
 
     async def _take_over(self, dead: Process) -> None:
         await asyncio.to_thread(forget, self._database, dead.name)
@@ -153,7 +201,7 @@ class AmongOthers:
 
     def _someone_died(self) -> None:
         self._watched = ""
-        self._spawn(self._look_around())
+        self._spawn(self._look_until_seen())
 
     # --- hints ---
 
@@ -163,8 +211,10 @@ class AmongOthers:
                 self._on_due()
             case "call":
                 self._on_changed(hint.calls)
-            case "processes":
-                self._spawn(self._look_around())
+            case "processes" if self.process:  # who joins looks anyway
+                self._spawn(self._look_until_seen())
+            case _:
+                pass
 
     def tell_due(self) -> None:
         self._send_all(Hint("due"))

@@ -48,6 +48,8 @@ class _Watcher:
         self.woken: asyncio.Future[None] | None = None
 
     def see(self, view: CallView) -> None:
+        if self.newest is not None and self.newest.is_over:
+            return  # what was read before the end may come after it
         self.newest = view
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)

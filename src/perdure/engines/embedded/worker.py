@@ -22,6 +22,7 @@ from perdure.engines.embedded.journal import (
     NextDue,
     NextExpiry,
     Offer,
+    Owned,
     RemoveExpired,
     Yield,
     commit,
@@ -43,6 +44,9 @@ PARK_AFTER = 10.0
 """Seconds without work after which a body leaves memory, if nothing is due for as long again."""
 
 REMOVED_AT_ONCE = 200
+
+GIVEN_BACK_WITHIN = 0.5
+"""Seconds that a drained worker waits for the disk before it tells siblings what it gave back."""
 
 
 class Worker:
@@ -88,6 +92,7 @@ class Worker:
         self._next_parking: Alarm | None = None
         self._next_removal: Alarm | None = None
         self._was_full = False
+        self._all_gone: asyncio.Future[None] | None = None
         self.draining = False
         """No step begins any more."""
 
@@ -102,27 +107,39 @@ class Worker:
     async def drain(self, grace: float) -> None:
         """Give running steps their grace, then give every call back for a sibling or the next start."""
         self.draining = True
-        if self._claiming is not None:
-            self._claiming.cancel()
-            await asyncio.wait({self._claiming})
+        until = asyncio.get_running_loop().time() + grace
+        await self._stop_claiming(until)
         for alarm in (self._next_due, self._next_parking, self._next_removal):
             if alarm is not None:
                 alarm.cancel()
-        await self._let_steps_end(grace)
+        await self._let_steps_end(until)
         for call in list(self._live.values()):
             call.give_back()
+        await self._see_them_off(GIVEN_BACK_WITHIN)
         for task in list(self._tasks):
             task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _let_steps_end(self, grace: float) -> None:
+    async def _stop_claiming(self, until: float) -> None:
+        """A claim on its way is let through: what it got would be nobody's until the process is gone."""
+        if self._claiming is not None:
+            self.look()
+            await asyncio.wait({self._claiming}, timeout=until - asyncio.get_running_loop().time())
+            self._claiming.cancel()
+
+    async def _let_steps_end(self, until: float) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + grace
         while loop.time() < until:
             running = [task for call in self._live.values() for task in call.steps_running]
             if not running:
                 return
             await asyncio.wait(running, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _see_them_off(self, patience: float) -> None:
+        """Until all that is written about calls here is on disk, so that siblings can be told."""
+        if self._live:
+            self._all_gone = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._all_gone}, timeout=patience)
 
     def drop(self) -> None:
         """As a crash would: nothing is written, nothing is given back."""
@@ -185,6 +202,8 @@ class Worker:
             call: LiveCall = BodyCall(self, held, function, run)
         else:
             call = WholeCall(self, held, function, run, context)
+        if former := self._live.get(call.call_id):
+            former.lose()  # it was released, and came back to us before we knew
         self._live[call.call_id] = call
         self._by_n[call.n] = call
         return call
@@ -194,6 +213,8 @@ class Worker:
             del self._live[call.call_id]
             del self._by_n[call.n]
             self._idle.pop(call.call_id, None)
+            if self._all_gone is not None and not self._live and not self._all_gone.done():
+                self._all_gone.set_result(None)
             if self._was_full:
                 self._was_full = False
                 self.look()
@@ -205,7 +226,7 @@ class Worker:
         self._something_due.set()
 
     async def _claim_forever(self) -> None:
-        while True:
+        while not self.draining:
             await self._something_due.wait()
             self._something_due.clear()
             try:
@@ -239,6 +260,8 @@ class Worker:
             call.stick(error, diverged=True)
 
     def _room(self) -> int:
+        if self.draining:
+            return 0
         room = self._most_in_memory - len(self._live)
         if room <= 0:
             self._park_idle(1 - room)
@@ -304,6 +327,14 @@ class Worker:
         """A call was made that nobody owns yet."""
         self.look()
         self.presence.tell_due()
+
+    async def look_for_lost(self) -> None:
+        """Drop what was released while we had it: whatever it still does here could not be written."""
+        live = list(self._by_n.values())
+        owned = await self.journal.read(Owned(self.presence.process))
+        for call in live:
+            if not call.left and (call.n, call.held.epoch) not in owned:
+                call.lose()
 
     async def look_everywhere(self, arrived: Sequence[int]) -> None:
         """A hint may have been lost: look at what `arrived` in inboxes, and at what is due."""

@@ -43,6 +43,7 @@ READS: dict[type[j.Read[Any]], Callable[[Ledger, Any], Any]] = {
     j.ReadRecord: reading.read_record,
     j.ReadInbox: reading.inbox,
     j.Arrived: reading.arrived,
+    j.Owned: reading.owned,
     j.NextDue: reading.next_due,
     j.Processes: reading.processes,
     j.NextExpiry: reading.next_expiry,

@@ -13,6 +13,7 @@ from perdure.engines.embedded.journal import (
     InboxRow,
     NextDue,
     NextExpiry,
+    Owned,
     Process,
     Processes,
     ReadInbox,
@@ -148,6 +149,11 @@ def read_attempts(ledger: Ledger, n: int) -> tuple[Attempt, ...]:
 
 def inbox(ledger: Ledger, read: ReadInbox) -> tuple[InboxRow, ...]:
     return read_inbox(ledger, read.n)
+
+
+def owned(ledger: Ledger, read: Owned) -> frozenset[tuple[int, int]]:
+    rows = ledger.execute("SELECT n, epoch FROM calls WHERE owner = ? AND ended IS NULL", (read.process,))
+    return frozenset((n, epoch) for n, epoch in rows)
 
 
 def arrived(ledger: Ledger, read: Arrived) -> tuple[int, ...]:
