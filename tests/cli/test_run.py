@@ -148,9 +148,26 @@ def test_a_port_that_is_taken_is_one_line_on_stderr() -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("command", [["run", "weather"], ["run", "weather", "--http", "0"], ["worker", "weather"]])
+def test_a_file_that_cannot_be_used_is_one_line_on_stderr(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("not a database, " * 1000)
+    refused = subprocess.run(
+        [*PERDURE, *command, "--engine", str(tmp_path / "notes.db")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "no database of perdure" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (["run", "weather", "--http", "0", "--host", "192.0.2.1"], "Cannot listen on 192.0.2.1"),
         (["run", "nothing"], "nothing is no server"),
         (["worker", "nothing.py"], "There is no file"),
         (["run", "weather", "--engine", "temporal://host/default"], "Temporal"),

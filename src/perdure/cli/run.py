@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import sys
 from contextlib import suppress
+from socket import gaierror
 
 from perdure.cli.development import Development
 from perdure.cli.problem import Problem
@@ -14,17 +16,30 @@ from perdure.engine import Engine, open_engine
 from perdure.engines.embedded.engine import Embedded
 from perdure.server import default_file
 
+CANNOT_LISTEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
+
 
 def run_server(target: str, *, port: int | None, host: str, engine: str | None, dev: bool) -> None:
     server = find_server(target)
-    _choose_engine(server, engine, dev=dev)
+    where = _choose_engine(server, engine, dev=dev)
     if port is None:
         server.run()
         return
+    asyncio.run(_open_once(where))
     try:
         server.run("streamable-http", host=host, port=port)
     except OSError as error:
-        raise Problem(error.strerror or str(error)) from None
+        if isinstance(error, gaierror):
+            raise Problem(f"Cannot listen on {host}: {error.strerror}.") from None
+        if error.filename is None and error.errno in CANNOT_LISTEN:
+            raise Problem(error.strerror) from None
+        raise
+
+
+async def _open_once(engine: Engine) -> None:
+    """A file that cannot be used is said before anything listens: uvicorn would bury it in its tracebacks."""
+    async with engine.serve((), work=False):
+        pass
 
 
 def run_worker(target: str, *, engine: str | None) -> None:
