@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from perdure.engines.embedded.journal import Held, commit
 from perdure.engines.embedded.lockfile import LockFile
+from perdure.engines.embedded.schema import migrations
 from perdure.engines.embedded.sqlite import SqliteJournal
+from perdure.errors import PerdureError
 from tests.engines.storage import StandingClock, Storage, asked, step
 
 
 def say(what: Any) -> None:
-    sys.stdout.write((what if isinstance(what, str) else json.dumps(what)) + "\n")
+    sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
 
@@ -61,12 +65,62 @@ def fork(path: str) -> None:
     with lock:
         child = os.fork()
         if child:
-            say(str(child))
+            say(child)
         time.sleep(60)
 
 
+async def obey(database: str, durability: Any) -> None:
+    """Do what each line of stdin says, a JSON list of a verb and its arguments, and say what came of it."""
+    journal = SqliteJournal(database, durability=durability)
+    storage = Storage(journal, StandingClock())
+    calls: list[Held] = []
+    given: list[asyncio.Future[Any]] = []
+
+    async def do(verb: str, *numbers: int) -> Any:
+        match verb, numbers:
+            case "become", (user,):
+                migrations()  # and what reads them: the other user may not read our code
+                os.setgroups([])
+                os.setgid(user)
+                os.setuid(user)
+            case "limit files to", (size,):
+                _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else most, most))
+            case "open", ():
+                await journal.open()
+                storage.process = await storage.arrive()
+            case "start", ():
+                calls.append(await storage.held())
+                return calls[-1].view.id
+            case "give", (count, size):
+                for _ in range(count):
+                    unit = storage.unit(calls[0], step(b"1" * size, f"0/{len(given)}"))
+                    given.append(asyncio.ensure_future(commit(journal, unit)))
+                await asyncio.sleep(0)
+            case "give with a new call among them", (count, size):
+                await do("give", count, size)
+                new = asyncio.ensure_future(storage.start())
+                await do("give", count, size)
+                return (await new).accepted.call_id
+            case "how many wait", ():
+                return sum(not future.done() for future in given)
+            case "settle", ():
+                return [type(result).__name__ for result in await asyncio.gather(*given, return_exceptions=True)]
+            case "close", ():
+                await journal.close()
+            case _:
+                raise NotImplementedError(verb)
+        return "done"
+
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        try:
+            say(await do(*json.loads(line)))
+        except PerdureError as error:
+            say([type(error).__name__, str(error)])
+
+
 if __name__ == "__main__":
-    act = {"many": many, "endless": endless, "hold": hold, "fork": fork}[sys.argv[1]]
+    act = {"many": many, "endless": endless, "obey": obey, "hold": hold, "fork": fork}[sys.argv[1]]
     result = act(*sys.argv[2:])
     if result is not None:
         asyncio.run(result)

@@ -229,7 +229,7 @@ def test_who_holds_the_lock_for_long_is_named_once(tmp_path: Path, caplog: pytes
     path = tmp_path / "lock"
     holder = subprocess.Popen([*ACTOR, "hold", str(path)], stdout=subprocess.PIPE, cwd=ROOT)
     assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
+    assert holder.stdout.readline() == b'"held"\n'
     waiting = LockFile(path, patience=0.05)
     named = threading.Event()
     caplog.handler.addFilter(lambda record: named.set() or True)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from perdure.engines.embedded.schema import migrate
+from perdure.engines.embedded.schema import APPLICATION_ID, migrate
 from perdure.errors import StorageError
 
 Durability = Literal["full", "relaxed"]
@@ -35,10 +35,21 @@ def connect_writer(path: Path, durability: Durability, busy_timeout: float = BUS
         execute("PRAGMA temp_store = memory")  # a full disk must not need more room
         execute("PRAGMA cache_size = -16000")
         migrate(connection, str(path))
+        _try_to_write(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _try_to_write(connection: sqlite3.Connection) -> None:
+    """SQLite opens what cannot be written for reading, and says nothing until somebody writes."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def connect_reader(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
