@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from perdure.core.codec import decode_event
 from perdure.core.events import Fed
-from perdure.engines.embedded.journal import Delivered, InboxRow
+from perdure.engines.embedded.journal import Delivered
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import AT_ONCE
 
@@ -23,11 +22,6 @@ def put(ledger: Ledger, n: int, event: Fed) -> Delivered:
 def put_if_running(ledger: Ledger, call_id: str, event: Fed) -> Delivered | None:
     found = ledger.row("SELECT n FROM calls WHERE id = ? AND ended IS NULL", (call_id,))
     return None if found is None else put(ledger, found[0], event)
-
-
-def read_inbox(ledger: Ledger, n: int) -> tuple[InboxRow, ...]:
-    rows = ledger.execute("SELECT row, body FROM inbox WHERE call = ? ORDER BY row", (n,)).fetchall()
-    return tuple(InboxRow(row, decode_event(body)) for row, body in rows)  # pyright: ignore[reportArgumentType]  only what is fed is put in
 
 
 def drop(ledger: Ledger, n: int, rows: tuple[int, ...]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from perdure.core.codec import decode_event
 from perdure.core.events import Cancelled, Completed, End, Event, Failed, Started
 from perdure.engine import CallView, Page
 from perdure.engines.embedded.journal import (
     Arrived,
-    Attempt,
     FindCalls,
     HolderOf,
     InboxRow,
@@ -21,8 +19,8 @@ from perdure.engines.embedded.journal import (
     Record,
     View,
 )
-from perdure.engines.embedded.ledger.inbox import read_inbox
 from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.loading import attempts_of, events_of, inboxes_of
 from perdure.engines.embedded.ledger.rows import ARGUMENTS, AT_ONCE, UNSERVED_AFTER, VIEW, as_json, view_of
 from perdure.engines.embedded.ledger.starting import is_reuse_over, key_of_anybody, key_of_caller
 from perdure.errors import CallNotFound
@@ -113,11 +111,11 @@ def read_record(ledger: Ledger, read: ReadRecord) -> Record:
     *viewed, seed, python, reason, arguments = row
     n = row[0]
     seen = view_of(viewed, ledger.clock())
-    events: list[Event] = [Started(seen.created.timestamp(), int(seed), python), *read_events(ledger, n)]
+    events: list[Event] = [Started(seen.created.timestamp(), int(seed), python), *events_of(ledger, [n])[n]]
     end = _end(seen, reason)
     if end is not None:
         events.append(end)
-    return Record(seen, arguments, tuple(events), read_attempts(ledger, n), read_inbox(ledger, n))
+    return Record(seen, arguments, tuple(events), tuple(attempts_of(ledger, [n])[n]), tuple(inboxes_of(ledger, [n])[n]))
 
 
 def _end(seen: CallView, reason: str | None) -> End | None:
@@ -133,22 +131,8 @@ def _end(seen: CallView, reason: str | None) -> End | None:
             return Failed(seen.failure or b"", at)
 
 
-def read_events(ledger: Ledger, n: int) -> tuple[Event, ...]:
-    bodies = ledger.execute("SELECT body FROM events WHERE call = ? ORDER BY seq", (n,)).fetchall()
-    return tuple([decode_event(body) for (body,) in bodies])
-
-
-def read_attempts(ledger: Ledger, n: int) -> tuple[Attempt, ...]:
-    rows = ledger.execute(
-        "SELECT key, name, count, ended, first_began, last_began, first_error, last_error, next_at "
-        "FROM attempts WHERE call = ? ORDER BY first_began, key",
-        (n,),
-    )
-    return tuple(Attempt(key, name, count, bool(ended), *rest) for key, name, count, ended, *rest in rows)
-
-
 def inbox(ledger: Ledger, read: ReadInbox) -> tuple[InboxRow, ...]:
-    return read_inbox(ledger, read.n)
+    return tuple(inboxes_of(ledger, [read.n])[read.n])
 
 
 def owned(ledger: Ledger, read: Owned) -> frozenset[tuple[int, int]]:

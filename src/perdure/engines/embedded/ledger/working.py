@@ -7,15 +7,15 @@ import json
 from perdure.engines.embedded.journal import (
     Claim,
     Claimed,
+    Held,
     Leave,
     Offer,
     Register,
     RemoveExpired,
     TakeOver,
 )
-from perdure.engines.embedded.ledger.inbox import read_inbox
 from perdure.engines.embedded.ledger.ledger import Ledger
-from perdure.engines.embedded.ledger.reading import read_attempts, read_events
+from perdure.engines.embedded.ledger.loading import attempts_of, events_of, inboxes_of
 from perdure.engines.embedded.ledger.rows import AT_ONCE, HELD, as_json, held_of
 from perdure.engines.embedded.ledger.waiting import let_go_of_all
 
@@ -63,27 +63,34 @@ OF_REMOVED = (
 
 
 def claim(ledger: Ledger, write: Claim) -> tuple[Claimed, ...]:
-    chosen = _choose(ledger, write)
-    return tuple(_claim_one(ledger, write, n) for n in chosen)
+    calls = [*_to_try(ledger, write), *_due(ledger, write)][: write.limit]
+    if not calls:
+        return ()
+    held = [_own(ledger, write, n) for n in calls]
+    events, attempts, inboxes = events_of(ledger, calls), attempts_of(ledger, calls), inboxes_of(ledger, calls)
+    return tuple(Claimed(h, tuple(events[h.n]), tuple(attempts[h.n]), tuple(inboxes[h.n])) for h in held)
 
 
-def _choose(ledger: Ledger, write: Claim) -> list[int]:
-    functions = as_json(write.functions)
-    chosen: list[int] = [n for (n,) in ledger.execute(TO_TRY, (write.process, functions, write.limit))]
+def _to_try(ledger: Ledger, write: Claim) -> list[int]:
+    rows = ledger.execute(TO_TRY, (write.process, as_json(write.functions), write.limit)).fetchall()
+    for row in rows:
+        ledger.execute("DELETE FROM tries WHERE process = ? AND call = ?", (write.process, *row))
+    return [n for (n,) in rows]
+
+
+def _due(ledger: Ledger, write: Claim) -> list[int]:
     due: list[tuple[float, int]] = []
-    for (function,) in ledger.execute(FUNCTIONS_WITH_WORK, (functions, write.now)).fetchall():
+    for (function,) in ledger.execute(FUNCTIONS_WITH_WORK, (as_json(write.functions), write.now)).fetchall():
         due += ledger.execute(DUE, (function, write.now, write.limit))
     due.sort()
-    chosen += [n for _, n in due[: write.limit - len(chosen)]]
-    return chosen
+    return [n for _, n in due]
 
 
-def _claim_one(ledger: Ledger, write: Claim, n: int) -> Claimed:
-    ledger.execute("DELETE FROM tries WHERE process = ? AND call = ?", (write.process, n))
+def _own(ledger: Ledger, write: Claim, n: int) -> Held:
     ledger.execute(CLAIM, (write.process, VERSIONS_OF_A_LIFE, n))
     row = ledger.row(HELD_ROW, (n,))
     assert row is not None
-    return Claimed(held_of(row, write.now), read_events(ledger, n), read_attempts(ledger, n), read_inbox(ledger, n))
+    return held_of(row, write.now)
 
 
 # --- processes ------------------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+"""What there is of calls beyond their rows, for many calls in one statement each."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+from perdure.core.codec import decode_event
+from perdure.core.events import Event
+from perdure.engines.embedded.journal import Attempt, InboxRow
+from perdure.engines.embedded.ledger.ledger import Ledger
+
+EVENTS = "SELECT call, body FROM events WHERE call IN (SELECT value FROM json_each(?)) ORDER BY call, seq"
+
+ATTEMPTS = """
+    SELECT call, key, name, count, ended, first_began, last_began, first_error, last_error, next_at FROM attempts
+    WHERE call IN (SELECT value FROM json_each(?)) ORDER BY first_began, key"""
+
+INBOXES = "SELECT call, row, body FROM inbox WHERE call IN (SELECT value FROM json_each(?)) ORDER BY row"
+
+
+def events_of(ledger: Ledger, calls: Sequence[int]) -> dict[int, list[Event]]:
+    found: defaultdict[int, list[Event]] = defaultdict(list)
+    for n, body in ledger.execute(EVENTS, (json.dumps(calls),)):
+        found[n].append(decode_event(body))
+    return found
+
+
+def attempts_of(ledger: Ledger, calls: Sequence[int]) -> dict[int, list[Attempt]]:
+    found: defaultdict[int, list[Attempt]] = defaultdict(list)
+    for n, key, name, count, ended, *rest in ledger.execute(ATTEMPTS, (json.dumps(calls),)):
+        found[n].append(Attempt(key, name, count, bool(ended), *rest))
+    return found
+
+
+def inboxes_of(ledger: Ledger, calls: Sequence[int]) -> dict[int, list[InboxRow]]:
+    found: defaultdict[int, list[InboxRow]] = defaultdict(list)
+    for n, row, body in ledger.execute(INBOXES, (json.dumps(calls),)):
+        event = decode_event(body)
+        found[n].append(InboxRow(row, event))  # pyright: ignore[reportArgumentType]  only what is fed is put in
+    return found
