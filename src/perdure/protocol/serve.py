@@ -102,10 +102,14 @@ async def _serve_stdio(
                 )
             )
             await _first(serving, ending.wait())
-            await _first(drain(), asyncio.sleep(_LET_GO))
-            await _first(stdio.wait_answered(), asyncio.sleep(_LET_GO))
+            await _first(_let_go(drain, stdio), asyncio.sleep(_LET_GO))
             serving.cancel()
-            await asyncio.wait({serving}, timeout=_LET_GO)
+            await asyncio.wait({serving}, timeout=_LET_GO / 2)
+
+
+async def _let_go(drain: Drain, stdio: Stdio) -> None:
+    await drain()
+    await stdio.wait_answered()
 
 
 # --- HTTP -----------------------------------------------------------------------------------------
