@@ -357,13 +357,14 @@ class Body:
 
     def _check_place(self) -> None:
         """Raises Parked in a body that was dropped."""
-        if asyncio._get_running_loop() is not self._loop:
+        loop = self._loop
+        if loop.is_dying:
+            loop.refuses()
+        elif asyncio._get_running_loop() is not loop:
             raise RuntimeError(
                 f"The context of call {self.call_id} was used outside of its body. "
                 "Steps and threads have current_step(); after its end a call can ask for nothing."
             )
-        if self._loop.is_dying:
-            self._loop.refuses()
 
     async def _ask(self, ask: RunStep | StartChild | JoinCall | UseStore) -> Any:
         try:
@@ -383,9 +384,9 @@ class Body:
         return answer
 
     def _give_up(self, key: str) -> None:
-        ask = self.pending.pop(key, None)
-        if ask is None:
-            return  # it was answered in this feed, too late to be heard
+        if self._loop.is_dying or key not in self.pending:
+            return  # it leaves memory; or it was answered in this feed, too late to be heard
+        ask = self.pending.pop(key)
         del self._answers[key]
         # The outcome of a step that was given up is fed to nobody; all others are decided in a transaction, and that
         # of this one may be on its way.

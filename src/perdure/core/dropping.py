@@ -15,9 +15,6 @@ PATIENCE = 8
 
 log = logging.getLogger("perdure")
 
-set_aside: list[object] = []
-"""What would not leave. The collector must not get it: it would run its `finally` on any thread, in any other body."""
-
 
 def expel(coroutine: Any, context: Context, call_id: str) -> KeyboardInterrupt | None:
     """Runs the coroutine's `finally` blocks, as far as they do not wait. The interrupt is one that came meanwhile."""
@@ -58,5 +55,9 @@ def _ask_to_leave(throw: Callable[[], object], coroutine: object, call_id: str) 
 
 
 def _set_aside(thing: object, call_id: str) -> None:
-    set_aside.append(thing)
     log.error("call %s: %r swallows Parked and will not leave memory; it is set aside", call_id, thing)
+    import ctypes
+
+    # A reference that nobody gives back. Whoever freed it would throw GeneratorExit into it: the collector, on any
+    # thread and in any other body; the interpreter at its end, which one that swallows everything would keep for ever.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
