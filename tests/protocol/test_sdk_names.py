@@ -56,6 +56,18 @@ def test_a_server_has_a_lowlevel_one_with_a_lifespan_and_a_listen_handler() -> N
     sdk.close_listens(MCPServer("small"))
 
 
+def test_a_registered_tool_shows_its_arguments_and_how_it_converts_results() -> None:
+    server = MCPServer("small")
+
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    server.add_tool(add)
+    metadata = sdk.registered_tool(server, "add").fn_metadata
+    assert set(metadata.arg_model.model_fields) == {"a", "b"}
+    assert metadata.validate_arguments({"a": 1, "b": "2"}) == {"a": 1, "b": 2}
+
+
 def test_the_loop_over_streams_takes_what_the_stdio_runner_gives() -> None:
     parameters = inspect.signature(serve_dual_era_loop).parameters
     assert {"server", "read_stream", "write_stream", "lifespan_state", "init_options"} <= parameters.keys()
