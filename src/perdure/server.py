@@ -10,13 +10,12 @@ import inspect
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
-from urllib.parse import quote
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -48,6 +47,7 @@ from typing_extensions import Unpack
 from perdure.calls import EVERYONE, Calls
 from perdure.context import DurableContext
 from perdure.core.codec import codec_for, return_annotation
+from perdure.datafile import private_data_file
 from perdure.effects import Frame, running_frame
 from perdure.engine import (
     ADOPTABLE,
@@ -112,28 +112,6 @@ RequestContext = ServerRequestContext[Any, Any]
 Transport = Literal["stdio", "sse", "streamable-http"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts for which the SDK checks `Host` and `Origin` unasked."""
-
-
-# --- where calls are kept -------------------------------------------------------------------------
-
-
-def data_folder() -> Path:
-    """Where the files of servers are that were not told where to keep their calls."""
-    from platformdirs import user_data_path
-
-    return user_data_path("perdure", appauthor=False)
-
-
-def default_file(server: str) -> Path:
-    """One file per server name; nobody else on the machine may read it."""
-    folder = data_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = folder / f"{quote(server, safe=' ')}.db"
-    with suppress(FileExistsError):
-        # SQLite's other files take the mode of the first. One that is there is left alone: to open it by hand,
-        # and close it, would drop the locks of an engine of this process.
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    return file
 
 
 # --- what a server does with a function -----------------------------------------------------------
@@ -327,7 +305,7 @@ class DurableMCP(MCPServer[App]):
     def engine(self) -> Engine:
         """What calls run on. It may be set until it is first used, and then overrules what the server was made with."""
         if self._engine is None:
-            self._engine = open_engine(self._where or os.environ.get("PERDURE_ENGINE") or default_file(self.name))
+            self._engine = open_engine(self._where or os.environ.get("PERDURE_ENGINE") or private_data_file(self.name))
         return self._engine
 
     @engine.setter

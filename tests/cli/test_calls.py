@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.server import data_folder
+from perdure.datafile import data_folder
 from tests.cli.commands import ended, finish, perdure, read_json, start, worker
 
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from perdure.calls import EVERYONE, Calls
 from perdure.cli.problem import Problem
+from perdure.datafile import data_file, data_files, data_folder
 from perdure.engine import CallView, open_engine
 from perdure.engines.embedded.engine import Embedded
 from perdure.errors import CallNotFound
@@ -32,14 +32,11 @@ def files_to_read(engine: str | None, server: str | None) -> list[str]:
         return [engine]
     if server is None and (named := os.environ.get("PERDURE_ENGINE")):
         return [named]
-    from perdure.server import data_folder  # with the SDK, which the other ways need not wait for
-
-    folder = data_folder()
     if server is not None:
-        return [str(folder / f"{quote(server, safe=' ')}.db")]
-    if files := sorted(map(str, folder.glob("*.db"))):
-        return files
-    raise Problem(f"There are no calls yet: nothing is in {folder}. Name another file with --engine.")
+        return [str(data_file(server))]
+    if files := data_files():
+        return [str(file) for file in files]
+    raise Problem(f"There are no calls yet: nothing is in {data_folder()}. Name another file with --engine.")
 
 
 @asynccontextmanager

@@ -12,9 +12,9 @@ from socket import gaierror
 from perdure.cli.development import Development
 from perdure.cli.problem import Problem
 from perdure.cli.target import Server, find_server
+from perdure.datafile import private_data_file
 from perdure.engine import Engine, open_engine
 from perdure.engines.embedded.engine import Embedded
-from perdure.server import default_file
 
 CANNOT_LISTEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
@@ -63,7 +63,7 @@ def _choose_engine(server: Server, engine: str | None, *, dev: bool) -> Engine:
     """What is said here beats what the server says; development must not touch real calls."""
     try:
         if dev:
-            chosen = open_engine(engine or default_file(f"{server.name}-dev"))
+            chosen = open_engine(engine or private_data_file(f"{server.name}-dev"))
             server.engine = Development.of(chosen) if isinstance(chosen, Embedded) else chosen
         elif engine is not None:
             server.engine = open_engine(engine)
