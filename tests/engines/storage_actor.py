@@ -7,13 +7,13 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from perdure.engines.embedded.journal import Held, commit
 from perdure.engines.embedded.lockfile import LockFile
-from perdure.engines.embedded.schema import migrations
 from perdure.engines.embedded.sqlite import SqliteJournal
 from perdure.errors import PerdureError
 from tests.engines.storage import StandingClock, Storage, asked, step
@@ -54,6 +54,13 @@ async def _calls(database: str, name: str, count: int) -> None:
     await journal.close()
 
 
+async def _load_all_code() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = SqliteJournal(Path(folder, "calls.sqlite"))
+        await elsewhere.open()
+        await elsewhere.close()
+
+
 def hold(path: str) -> None:
     with LockFile(Path(path)):
         say("held")
@@ -79,7 +86,7 @@ async def obey(database: str, durability: Any) -> None:
     async def do(verb: str, *numbers: int) -> Any:
         match verb, numbers:
             case "become", (user,):
-                migrations()  # and what reads them: the other user may not read our code
+                await _load_all_code()  # which the other user may not be able to read
                 os.setgroups([])
                 os.setgid(user)
                 os.setuid(user)

@@ -84,6 +84,7 @@ async def test_a_process_that_dies_at_a_crash_point_leaves_what_was_committed_an
     for write in (storage.unit(held, step(b"1", "0/1")), storage.unit(held, step(b"2", "0/2"))):
         journal.write(write, lambda _result, _error, write=write: told.append(write))
     await asyncio.wait_for(died.wait(), 10)
+    await journal.close()
 
     again = make(None)
     await again.open()

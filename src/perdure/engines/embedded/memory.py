@@ -31,12 +31,17 @@ class MemoryJournal:
         probe: Probe | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256)
+        self._connection = sqlite3.connect(
+            ":memory:", isolation_level=None, check_same_thread=False, cached_statements=256
+        )
         self._ledger = Ledger(self._connection, clock, payload_limit)
         self.probe = probe
         self._loop: asyncio.AbstractEventLoop | None = None
         self._life = 0
         self._is_dead = False
+
+    def __del__(self) -> None:
+        self._connection.close()
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()

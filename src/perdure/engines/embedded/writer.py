@@ -77,7 +77,7 @@ class Writer:
         self._is_closing = False
         self._is_stopping = False
         self._data_version = self._read_data_version()
-        self._has_changed = False
+        self._told_version = self._data_version
         # A daemon: an engine that was never closed must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._run, name="perdure-writer", daemon=True)
 
@@ -95,13 +95,13 @@ class Writer:
 
     def has_changed_elsewhere(self) -> bool:
         """From any thread; while a batch is written, the answer is that from its beginning."""
-        if self.turn.acquire(blocking=False):
+        if self._thread.is_alive() and self.turn.acquire(blocking=False):
             try:
                 self._look_elsewhere()
             finally:
                 self.turn.release()
-        changed, self._has_changed = self._has_changed, False
-        return changed
+        told, self._told_version = self._told_version, self._data_version
+        return told != self._told_version
 
     # --- the thread ---
 
@@ -109,14 +109,17 @@ class Writer:
         try:
             while not self._is_stopping:
                 self._write(self._take())
-            with self.turn, self._lock:
-                self._connection.close()
-            self._lock.close()
+            self._close()
         except _Died:
-            return  # as if the process had
+            self._close()  # as if the process had
         except BaseException as error:  # a defect of ours, which must not look like a slow disk
             log.critical("The writer of %s failed inside; nothing is written any more.", self._path, exc_info=True)
             self._on_fatal(StorageError(f"The writer of {self._path} failed: {error!r}"))
+
+    def _close(self) -> None:
+        with self.turn, self._lock:
+            self._connection.close()
+        self._lock.close()
 
     def _take(self) -> list[Unit]:
         batch: list[Unit] = []
@@ -263,10 +266,7 @@ class Writer:
                 self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _look_elsewhere(self) -> None:
-        version = self._read_data_version()
-        if version != self._data_version:
-            self._data_version = version
-            self._has_changed = True
+        self._data_version = self._read_data_version()
 
     def _read_data_version(self) -> int:
         """Changes when another connection commits, not with commits of this one."""
