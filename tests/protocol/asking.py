@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mcp import Client
 from mcp_types import CallToolResult, TextContent
 
 from perdure import DurableMCP
@@ -89,11 +88,8 @@ async def status_of(mcp: DurableMCP[Any], call_id: str, wanted: Status) -> None:
     raise AssertionError(f"it ended otherwise: {await mcp.calls.get(call_id)}")
 
 
-async def detached(mcp: DurableMCP[Any]) -> None:
-    """Wait until what was said about requests so far is in the storage: a commit takes it along."""
-    store = mcp.store(f"marker {id(object())}", int)
-    await store.set("x", 1)
-
-
-def client(mcp: DurableMCP[Any], mode: str = "auto", **options: Any) -> Client:
-    return Client(mcp, mode=mode, **options)
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something that nobody announces."""
+    async with asyncio.timeout(BOUND):
+        while not await holds():
+            await asyncio.sleep(0.01)
