@@ -43,7 +43,7 @@ def say(what: str, **more: Any) -> None:
 class DeafLoop(asyncio.SelectorEventLoop):
     """Cannot read datagrams, as the default loop of Windows: no hint is ever heard."""
 
-    def add_reader(self, *_: Any) -> None:
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
         raise NotImplementedError
 
 

@@ -15,4 +15,3 @@ from tests.processes.company import Company
 async def company(tmp_path: Path) -> AsyncIterator[Company]:
     async with AsyncExitStack() as stack:
         yield Company(tmp_path, stack)
-

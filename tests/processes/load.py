@@ -1,4 +1,4 @@
-"""Calls of all kinds, one after the other and many at once; what was acknowledged is said before anything else is done."""
+"""Calls of all kinds, many at once; what was acknowledged is said before anything else is done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any
 
 from perdure.engine import Cancel, Function, Signal, SignalSpec
 from perdure.engines.embedded.engine import Embedded
@@ -18,7 +17,9 @@ KINDS = ["one", "ten", "sure", "naps", "collects", "patient", "family", "whole_o
 
 
 class Load:
-    def __init__(self, engine: Embedded, functions: Mapping[str, Function], seed: int, say: Callable[..., None]) -> None:
+    def __init__(
+        self, engine: Embedded, functions: Mapping[str, Function], seed: int, say: Callable[..., None]
+    ) -> None:
         self._engine = engine
         self._functions = functions
         self._random = Random(seed)

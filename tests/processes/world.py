@@ -1,4 +1,4 @@
-"""What the functions of these tests touch, and those functions: every effect is a line in a file that outlives everybody."""
+"""Functions for these tests. Each of their effects is a line in a file that outlives every process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.engines.functions import ANY, body, child_ask, step, whole
 
 @dataclass(frozen=True)
 class Effect:
-    """A step began or ended: in which process, in which claim of its call. Times are of the machine's monotonic clock."""
+    """A step began or ended: in which process, in which claim of its call. Times are the machine's monotonic ones."""
 
     what: str
     at: float

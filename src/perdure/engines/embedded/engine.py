@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from anyio import CancelScope
+
 from perdure.core.call import new_call_id, new_seed
 from perdure.core.events import Event
 from perdure.engine import (
@@ -133,9 +135,9 @@ class Embedded:
                     try:
                         yield
                     finally:
-                        await asyncio.shield(serving.end_work())
+                        await _to_its_end(serving.end_work())
             finally:
-                await asyncio.shield(serving.close())
+                await _to_its_end(serving.close())
         finally:
             clock.close()
             del self._serving[loop]
@@ -423,6 +425,17 @@ class _Serving:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("perdure failed inside; what other processes did is looked at again soon", exc_info=error)
+
+
+async def _to_its_end(leaving: Coroutine[Any, Any, None]) -> None:
+    """Also when we are cancelled: by asyncio once, by a scope of anyio until we have left it."""
+    task = asyncio.get_running_loop().create_task(leaving)
+    with CancelScope(shield=True):
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
 
 
 def _nobody_listens(notice: Notice) -> None:
