@@ -114,6 +114,8 @@ class Life:
         self.plan = plan
         self.body = Body(main, call_id=CALL, markers=world.markers)
         self.asks: dict[str, Ask | AwaitEnd] = {}
+        self.unheard: dict[str, Ask | AwaitEnd] = {}
+        """Given up; what is decided of them may come in all the same."""
         self.timers: dict[str, float] = {}
         self.undecided: deque[Ask] = deque()
         self.ending: dict[str, AwaitEnd] = {}
@@ -264,7 +266,7 @@ class Life:
                     assert command.key not in self.asks
                     self.asks[command.key] = command
                 case Abandon():
-                    given_up = self.asks.pop(command.key)
+                    given_up = self.unheard[command.key] = self.asks.pop(command.key)
                     self.world.given_up.add(command.key)
                     if isinstance(given_up, AwaitEnd) and given_up.own:
                         cancelled = encode_error(CallFailed("double", "Cancelled", "given up"))
@@ -288,12 +290,13 @@ class Life:
     def _note_event(self, event: Fed) -> None:
         match event:
             case ChildStarted():
-                ask = self.asks.pop(event.key, None)
+                heard = event.key in self.asks
+                ask = self.asks.pop(event.key) if heard else self.unheard[event.key]
                 if isinstance(ask, StartChild) and ask.detached:
                     return
                 waits = AwaitEnd(event.key, event.call_id, own=isinstance(ask, StartChild))
                 self.ending[event.key] = waits
-                if ask is not None:
+                if heard:
                     self.asks[event.key] = waits
             case ChildEnded():
                 self.asks.pop(event.key, None)

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 MOST_CALLBACKS = 100_000
 """In one feed."""
 
+BUSY = MOST_CALLBACKS - 1_000
+"""From here on a feed is looked at more closely."""
+
+MOST_REDELIVERIES = 50
+"""Of a cancellation by anyio, in a busy feed with nothing else to do."""
+
 MOST_REFUSALS = 50
 """How often a dropped body that goes on asking gets `Parked`; then it waits for what never comes, and is set aside."""
 
@@ -56,6 +62,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self.silent = False
         """In replay what goes wrong in a callback was logged before."""
         self._ready: deque[asyncio.Handle] = deque()
+        self._idle: list[asyncio.Handle] = []
+        self._redeliveries_left = MOST_REDELIVERIES
         self._handles: dict[str, _Timer] = {}
         self._woken: list[tuple[int, asyncio.Handle]] = []
         self.callbacks_left = MOST_CALLBACKS
@@ -82,9 +90,12 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def run(self) -> None:
         """Run what is ready until nothing is. Raises Spinning; a KeyboardInterrupt of the body comes through."""
-        if not self._ready:
-            return
         ready = self._ready
+        if self._idle:
+            ready.extend(self._idle)
+            self._idle.clear()
+        if not ready:
+            return
         left = self.callbacks_left
         outer = self._enter()
         try:
@@ -92,6 +103,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
                 if not left:
                     raise Spinning(self.call_id, MOST_CALLBACKS)
                 left -= 1
+                if left < BUSY and self._only_redelivers():
+                    break
                 handle = ready.popleft()
                 if handle._cancelled:
                     continue
@@ -104,6 +117,21 @@ class BodyLoop(asyncio.AbstractEventLoop):
         finally:
             self.callbacks_left = left
             self._leave(*outer)
+
+    def _only_redelivers(self) -> bool:
+        """Nothing is ready but anyio, which cancels those who clean up again and again, until what they wait for comes.
+
+        Another loop would turn with it until then. Here it would never come; so it goes on after the next event.
+        """
+        if any(getattr(handle._callback, "__name__", "") != tasks.DELIVERS for handle in self._ready):
+            return False
+        self._redeliveries_left -= 1
+        if self._redeliveries_left >= 0:
+            return False
+        self._idle.extend(self._ready)
+        self._ready.clear()
+        self._redeliveries_left = MOST_REDELIVERIES
+        return True
 
     def _enter(self) -> _Outer:
         """Take the place of the thread's own loop, with its current task out of the way: 3.14 insists on it."""
@@ -310,6 +338,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """Make every coroutine leave, newest first, on this thread and now; nothing they ask is heard."""
         self.is_dying = True
         self._ready.clear()
+        self._idle.clear()
         interrupt: KeyboardInterrupt | None = None
         outer = self._enter()
         try:
@@ -332,6 +361,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self.effects = None
         self._tasks = []
         self._woken = []
+        self._idle = []
         self._handles = {}
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from perdure.core.loop import BodyLoop
 
 
+DELIVERS = "_deliver_cancellation"
+"""anyio's function that cancels the tasks in a scope."""
+
 LONGEST_PATH = 120
 """In characters. Tasks that each start their successor would otherwise have keys as long as their history."""
 
@@ -81,7 +84,7 @@ class BodyTask(asyncio.Task[Any]):
         return self._ordinal
 
     def cancel(self, msg: Any | None = None) -> bool:
-        if sys._getframe(1).f_code.co_name != "_deliver_cancellation":
+        if sys._getframe(1).f_code.co_name != DELIVERS:
             return super().cancel(msg)
         # anyio cancels the tasks in a scope by their scopes, which are in a set, ordered by their addresses.
         with self._own_loop.waking_in_order(self._ordinal):
