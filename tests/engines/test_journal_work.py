@@ -108,6 +108,18 @@ async def test_a_call_given_back_is_due_at_once_and_counts_no_crash(storage: Sto
     assert (await storage.claim_one()).held.crashes == 0
 
 
+async def test_a_call_has_been_begun_by_every_life_that_did_not_give_it_back(storage: Storage) -> None:
+    await storage.start(own=False)
+    begun: list[bool] = []
+    for _ in range(2):
+        held = (await storage.claim_one()).held
+        begun.append(held.begun)
+        await commit(storage.journal, Yield(held.n, held.epoch))
+    begun.append((await live_and_die(storage)).held.begun)
+    begun.append((await storage.claim_one()).held.begun)
+    assert begun == [False, False, True, True]
+
+
 async def test_a_claim_of_other_functions_takes_nothing_and_is_due_never(storage: Storage) -> None:
     await storage.start(own=False)
     assert await storage.claim("other:f") == ()

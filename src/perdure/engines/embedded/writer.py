@@ -73,7 +73,7 @@ class Writer:
         self._on_fatal = on_fatal
         self._checkpoints = Checkpoints(ledger.connection, path)
         self._queue: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
-        self._held: list[Unit] = []
+        self._is_held_up = False
         self._is_closing = False
         self._is_stopping = False
         self._data_version = self._read_data_version()
@@ -140,6 +140,7 @@ class Writer:
                     self._commit(batch)
                     self._tell(batch)
                     batch = []
+                    self._go_on()
                     self._checkpoints.after_commit()
             except sqlite3.Error as error:
                 batch = self._after_fault(batch, error)
@@ -219,9 +220,19 @@ class Writer:
             log.warning("%s", refusal)
             return []
         if fault in (Fault.NO_ROOM, Fault.LOCKED) and not self._is_closing:
-            log.warning("%s Trying again.", refusal)
+            self._hold_up(refusal)
             return batch if fault is Fault.LOCKED else self._wait_for_room(batch, refusal)
         return self._fail(batch, refusal)
+
+    def _hold_up(self, refusal: StorageError) -> None:
+        if not self._is_held_up:
+            self._is_held_up = True
+            log.warning("%s Trying again until it works.", refusal)
+
+    def _go_on(self) -> None:
+        if self._is_held_up:
+            self._is_held_up = False
+            log.warning("%s is written again.", self._path)
 
     def _wait_for_room(self, batch: list[Unit], refusal: StorageError) -> list[Unit]:
         """Who can ask again is refused at once; what belongs to running calls is held."""

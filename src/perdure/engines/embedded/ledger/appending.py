@@ -94,7 +94,7 @@ def _cancel_children(ledger: Ledger, write: Append) -> list[Delivered]:
 
 def note_attempt(ledger: Ledger, write: NoteAttempt) -> None:
     noted = ledger.execute(
-        "UPDATE calls SET status = ?, begun = 1, crashes = 0, version = version + 1 WHERE n = ? AND epoch = ?",
+        "UPDATE calls SET status = ?, crashes = 0, version = version + 1 WHERE n = ? AND epoch = ?",
         (write.status, write.n, write.epoch),
     )
     if not noted.rowcount:
@@ -129,7 +129,7 @@ def mark_stuck(ledger: Ledger, write: MarkStuck) -> None:
 
 def yield_call(ledger: Ledger, write: Yield) -> None:
     yielded = ledger.execute(
-        "UPDATE calls SET owner = NULL, wake_at = ? WHERE n = ? AND epoch = ? AND ended IS NULL",
+        "UPDATE calls SET owner = NULL, begun = begun - 1, wake_at = ? WHERE n = ? AND epoch = ? AND ended IS NULL",
         (ledger.clock() - AT_ONCE, write.n, write.epoch),
     )
     if not yielded.rowcount:

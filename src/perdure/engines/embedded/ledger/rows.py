@@ -94,7 +94,7 @@ def find_view(ledger: Ledger, n: int) -> CallView:
 
 
 def held_of(row: Row, now: float) -> Held:
-    """Of a row with the columns of `HELD`."""
+    """Of a row with the columns of `HELD`, claimed just now."""
     epoch, principal, seed, python, deadline, crashes, begun, arguments = row[23:]
     return Held(
         n=row[0],
@@ -107,7 +107,7 @@ def held_of(row: Row, now: float) -> Held:
         python=python,
         deadline=deadline,
         crashes=crashes,
-        begun=bool(begun),
+        begun=begun > 1,  # this life is counted
     )
 
 

@@ -38,7 +38,8 @@ TO_TRY = """
     WHERE process = ? AND owner IS NULL AND diverged AND function IN (SELECT value FROM json_each(?)) LIMIT ?"""
 
 CLAIM = """
-    UPDATE calls SET owner = ?, epoch = epoch + 1, wake_at = NULL, diverged = 0, version = version + ?,
+    UPDATE calls SET owner = ?, epoch = epoch + 1, begun = begun + 1, wake_at = NULL, diverged = 0,
+        version = version + ?,
         status = CASE status WHEN 'stuck' THEN 'running' ELSE status END,
         failure = NULL
     WHERE n = ?"""

@@ -13,7 +13,7 @@ CREATE TABLE calls (
     seq INTEGER NOT NULL,             -- how many events it has
     version INTEGER NOT NULL,
     crashes INTEGER NOT NULL,
-    begun INTEGER NOT NULL,
+    begun INTEGER NOT NULL,           -- lives that may have begun it: all but those that gave it back
     diverged INTEGER NOT NULL,        -- stuck, and each newly started process tries once more
     waiting INTEGER NOT NULL,         -- how many requests wait for it
     handed INTEGER NOT NULL,          -- the last reply was given; if not, and nobody waits: an orphan
