@@ -48,7 +48,7 @@ from perdure.calls import EVERYONE, Calls
 from perdure.context import DurableContext
 from perdure.core.codec import codec_for, return_annotation
 from perdure.datafile import private_data_file
-from perdure.effects import Frame, running_frame
+from perdure.effects import Frame, current_effects, running_frame
 from perdure.engine import (
     ADOPTABLE,
     BodyFunction,
@@ -61,7 +61,7 @@ from perdure.engine import (
     WholeStep,
     open_engine,
 )
-from perdure.errors import Refused
+from perdure.errors import EffectOutsideStep, Refused
 from perdure.job import Arguments as JobArguments
 from perdure.job import Job
 from perdure.key import KeyOf, key_of
@@ -660,6 +660,7 @@ class DurableMCP(MCPServer[App]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[App, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
+        _refuse_in_body(f"call_tool({name!r})")
         durable = self._tools.get(name)
         if durable is None:
             with self._ordinarily(name, context):
@@ -681,12 +682,14 @@ class DurableMCP(MCPServer[App]):
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[App, Any] | None = None
     ) -> GetPromptResult | InputRequiredResult:
+        _refuse_in_body(f"get_prompt({name!r})")
         with self._ordinarily(name, context), _asking(context, arguments or {}):
             return await super().get_prompt(name, arguments, context)
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[App, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        _refuse_in_body(f"read_resource({str(uri)!r})")
         with self._ordinarily(str(uri), context), _asking(context, str(uri)):
             return await super().read_resource(uri, context)
 
@@ -736,6 +739,11 @@ def _asking(context: Context[Any, Any] | None, raw: Mapping[str, Any] | str) -> 
         yield
     finally:
         _asked.reset(token)
+
+
+def _refuse_in_body(what: str) -> None:
+    if (effects := current_effects()) is not None:
+        raise EffectOutsideStep(what, effects.call_id)
 
 
 def _request_of(context: Context[Any, Any] | None) -> RequestContext | None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -29,12 +27,13 @@ from mcp_types import INVALID_PARAMS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.core.commands import NotifyChange
-from perdure.engine import CallView, Cancel, Engine, Notice, WholeStep
+from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, Request, WholeStep
 from perdure.errors import CallEnded, CallerUnknown, CallNotFound
 from perdure.protocol.answer import failure_of
 from perdure.protocol.callers import MACHINE, Caller, Doors, caller_of
 from perdure.protocol.conversation import Conversation, Nobody
 from perdure.protocol.sdk import RequestContext
+from perdure.protocol.seats import Seat, Seats
 from perdure.protocol.sessions import SessionConversation
 from perdure.protocol.stateless import StatelessConversation
 from perdure.protocol.waiting import Waiting
@@ -51,20 +50,20 @@ CALL_ID = "io.perdure/callId"
 
 RESTARTING = -32000
 
-REMEMBERED = 4096
-"""Requests whose client has left, and whose cancellation, or answer over a resumed stream, may still come."""
+UNHEARD = 256
+"""Calls whose first words are kept while it is not known yet which requests started them."""
 
 
-@dataclass(slots=True)
-class _Seat:
-    """A request at a call; it is given up once."""
+class Restarting(MCPError):
+    """The server goes, and lets its requests go; the calls go on."""
 
-    request: str
-    call_id: str
-    durable: Durable
-    caller: Caller
-    ref: RequestRef | None
-    waiting: Waiting
+    def __init__(self, call_id: str | None = None) -> None:
+        again = "Ask again in a moment."
+        if call_id is None:
+            super().__init__(RESTARTING, f"The server restarts. {again}")
+        else:
+            message = f"The server restarts, the call goes on. {again} The same arguments get its result."
+            super().__init__(RESTARTING, message, {CALL_ID: call_id})
 
 
 class Gateway:
@@ -78,11 +77,9 @@ class Gateway:
         self._adopt_within = adopt_within
         self._doors = doors
         self._bus = bus
-        self._seats: dict[str, list[_Seat]] = {}
-        self._by_ref: OrderedDict[RequestRef, _Seat] = OrderedDict()
+        self._seats = Seats()
         self._starting = 0
         self._unheard: dict[str, list[Notice]] = {}
-        """What calls said while it was not yet known here which request started them."""
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -91,11 +88,22 @@ class Gateway:
     async def call(self, durable: Durable, arguments: Arguments, ctx: RequestContext | None) -> bytes:
         """What the call returned, as it is recorded. Raises what it failed with, fit for the SDK's own conversions."""
         if self._draining:
-            raise restarting(None)
-        caller = self.caller(ctx)
+            raise Restarting()
+        caller = MACHINE if ctx is None else caller_of(ctx, self._doors())
+        request = self._request(durable, arguments, caller, ctx)
+        with _programs_exchange() if ctx is None else exchange(ctx) as wire:
+            accepted = await self._start(request)
+            seat = Seat(request, accepted.call_id, durable, caller, ctx and request_ref(ctx), Waiting(told_by(ctx)))
+            self._take(seat, wire, is_new=accepted.how == "new")
+            view = await self._wait(seat, wire)
+        if view.outcome is None:
+            raise failure_of(view)
+        return view.outcome
+
+    def _request(self, durable: Durable, arguments: Arguments, caller: Caller, ctx: RequestContext | None) -> Request:
         idempotency_key = _idempotency_key(ctx)
         _check_identity(durable, caller, idempotency_key)
-        request = durable.request(
+        return durable.request(
             arguments,
             caller=caller.id,
             principal=caller.principal,
@@ -104,109 +112,83 @@ class Gateway:
             idempotency_key=idempotency_key,
             context=copy_context() if isinstance(durable.function.run, WholeStep) else None,
         )
-        assert request.waiting is not None
-        with nullcontext(Wire()) if ctx is None else exchange(ctx) as wire:
-            waiting = Waiting(conversation_with(ctx))
-            with self._being_started(request.waiting):
-                accepted = await self._engine.start(request)
-            ref = None if ctx is None else request_ref(ctx)
-            seat = _Seat(request.waiting, accepted.call_id, durable, caller, ref, waiting)
-            self._take(seat, wire, is_new=accepted.how == "new")
-            try:
-                view = await waiting.until_over(self._engine, seat.call_id)
-            except MCPError:
-                wire.close(handed=False)  # an answer about the server, and not the call's
-                raise
-            finally:
-                self._leave(seat)
-            if ctx is None:
-                wire.close(handed=True)
-            return self._outcome(view, wire)
 
-    def _outcome(self, view: CallView, wire: Wire) -> bytes:
-        if view.status == "completed":
-            assert view.outcome is not None
-            return view.outcome
-        if view.status == "stuck":
-            wire.close(handed=False)  # it may still come to an end, and that is its answer
-        raise failure_of(view)
-
-    # --- who asks ---
-
-    def caller(self, ctx: RequestContext | None) -> Caller:
-        return MACHINE if ctx is None else caller_of(ctx, self._doors())
-
-    # --- seats ---
-
-    @contextmanager
-    def _being_started(self, request: str) -> Generator[None]:
+    async def _start(self, request: Request) -> Accepted:
         self._starting += 1
         try:
-            yield
+            return await self._engine.start(request)
         except asyncio.CancelledError:
             self._let_go(request, handed=False)  # it may have been accepted all the same
             raise
         finally:
             self._starting -= 1
 
-    def _take(self, seat: _Seat, wire: Wire, *, is_new: bool) -> None:
-        self._seats.setdefault(seat.call_id, []).append(seat)
-        if seat.ref is not None:
-            self._by_ref[seat.ref] = seat
-            while len(self._by_ref) > REMEMBERED:
-                self._by_ref.popitem(last=False)
+    async def _wait(self, seat: Seat, wire: Wire) -> CallView:
+        try:
+            view = await seat.waiting.until_over(self._engine, seat.call_id)
+        except Restarting:
+            self._told(seat, wire)
+            raise
+        finally:
+            self._seats.leave(seat)
+        if view.status == "stuck":
+            self._told(seat, wire)
+        return view
+
+    def _told(self, seat: Seat, wire: Wire) -> None:
+        """What the client gets is no answer of the call's: that is still to come, for whoever asks again."""
+        seat.is_told = True
+        wire.close(handed=False)
+
+    # --- coming and going ---
+
+    def _take(self, seat: Seat, wire: Wire, *, is_new: bool) -> None:
+        self._seats.take(seat)
         for notice in self._unheard.pop(seat.call_id, ()) if is_new else ():
             seat.waiting.tell(notice.what)
         if not self._starting:
             self._unheard.clear()
+        if self._draining:
+            seat.waiting.stop(Restarting(seat.call_id))
         wire.on_close(lambda handed: self._closed(seat, handed))
 
-    def _leave(self, seat: _Seat) -> None:
-        seats = self._seats[seat.call_id]
-        seats.remove(seat)
-        if not seats:
-            del self._seats[seat.call_id]
-
-    def _closed(self, seat: _Seat, handed: bool) -> None:
+    def _closed(self, seat: Seat, handed: bool) -> None:
         """The request is over for its client: answered, or left."""
         self._let_go(seat.request, handed=handed)
-        if handed:
-            self._forget(seat)
-        elif seat.durable.options.on_disconnect == "cancel" and not self._draining:
+        if handed or seat.is_told:
+            self._seats.forget(seat)
+            return
+        self._seats.remember(seat)
+        if seat.durable.options.on_disconnect == "cancel" and not self._draining:
             self._cancel(seat, "the client disconnected")
 
-    def _forget(self, seat: _Seat) -> bool:
-        """Whether it was still known: each request is cancelled once at most."""
-        if seat.ref is None:
-            return False
-        return self._by_ref.pop(seat.ref, None) is not None
-
-    def _let_go(self, request: str, *, handed: bool) -> None:
-        if self._is_open:  # else nobody knows any more, which counts as not handed
-            self._engine.let_go(request, handed=handed)
+    def _let_go(self, request: Request, *, handed: bool) -> None:
+        if self._is_open and request.waiting is not None:  # closed: nobody will know, which counts as not handed
+            self._engine.let_go(request.waiting, handed=handed)
 
     # --- what clients say about requests ---
 
     def cancelled(self, note: CancelNote) -> None:
         """A client no longer wants an answer; whether it wants the call stopped, its reason tells."""
-        seat = self._by_ref.get(note.request)
+        seat = self._seats.named(note.request)
         if seat is not None and note.is_wanted:
             self._cancel(seat, note.reason)
 
     def resumed(self, ref: RequestRef) -> None:
         """A request that had lost its connection was answered over another one."""
-        seat = self._by_ref.pop(ref, None)
+        seat = self._seats.named(ref)
         if seat is not None:
+            self._seats.forget(seat)
             self._let_go(seat.request, handed=True)
 
-    def _cancel(self, seat: _Seat, reason: str) -> None:
-        if not self._forget(seat) or not self._is_open:
+    def _cancel(self, seat: Seat, reason: str) -> None:
+        if seat.is_cancelled or not self._is_open:
             return
         shared = seat.durable.options.shared
         if shared and seat.caller.id is None:
             return  # a nobody has no hold of its own to let go of
-        cancel = Cancel(reason, seat.caller.id if shared else None)
-        self._spawn(self._deliver(seat.call_id, cancel))
+        seat.is_cancelled = True
+        self._spawn(self._deliver(seat.call_id, Cancel(reason, seat.caller.id if shared else None)))
 
     async def _deliver(self, call_id: str, cancel: Cancel) -> None:
         with suppress(CallEnded, CallNotFound):  # it was faster
@@ -218,21 +200,21 @@ class Gateway:
         """A body said something, and that it did is on disk."""
         if isinstance(notice.what, NotifyChange):
             self._spawn(self._bus.publish(event_of(notice.what)))
-        seats = self._seats.get(notice.call_id)
-        if seats is not None:
-            for seat in seats:
-                seat.waiting.tell(notice.what)
-        elif self._starting:
+        seats = self._seats.at(notice.call_id)
+        for seat in seats:
+            seat.waiting.tell(notice.what)
+        if self._starting and not seats:
             self._unheard.setdefault(notice.call_id, []).append(notice)
+            if len(self._unheard) > UNHEARD:
+                del self._unheard[next(iter(self._unheard))]
 
     # --- the end ---
 
     def drain(self) -> None:
         """Let every request go, with an error that says to ask again; the calls go on."""
         self._draining = True
-        for seats in list(self._seats.values()):
-            for seat in seats:
-                seat.waiting.stop(restarting(seat.call_id))
+        for seat in self._seats:
+            seat.waiting.stop(Restarting(seat.call_id))
 
     async def close(self) -> None:
         """Nobody waits any more, and what was to be delivered is."""
@@ -255,17 +237,24 @@ class Gateway:
             log.error("a message about a call could not be delivered", exc_info=error)
 
 
-def conversation_with(ctx: RequestContext | None) -> Conversation:
+@contextmanager
+def _programs_exchange() -> Generator[Wire]:
+    """A program's answer is handed when it returns."""
+    wire = Wire()
+    try:
+        yield wire
+    except asyncio.CancelledError:
+        wire.leave()
+        raise
+    finally:
+        wire.close(handed=True)
+
+
+def told_by(ctx: RequestContext | None) -> Conversation:
+    """The way in which a request's client is talked to."""
     if ctx is None:
         return Nobody()
     return (StatelessConversation if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else SessionConversation)(ctx)
-
-
-def restarting(call_id: str | None) -> MCPError:
-    if call_id is None:
-        return MCPError(code=RESTARTING, message="The server restarts. Ask again in a moment.")
-    message = "The server restarts; the call goes on. Ask again with the same arguments to get its result."
-    return MCPError(code=RESTARTING, message=message, data={CALL_ID: call_id})
 
 
 def event_of(change: NotifyChange) -> ServerEvent:
