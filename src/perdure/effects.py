@@ -27,7 +27,7 @@ class Effects(Protocol):
     def random(self) -> Random: ...
     @property
     def replaying(self) -> bool:
-        """Recorded events follow the one that is being fed: what is said now was said before."""
+        """An earlier life was fed this event: what is said now was said before."""
         ...
 
     def now(self) -> float:

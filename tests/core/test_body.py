@@ -26,6 +26,7 @@ from perdure.core.commands import (
     SetTimer,
     StartChild,
     UseStore,
+    Work,
 )
 from perdure.core.events import (
     CancelAsked,
@@ -41,6 +42,7 @@ from perdure.core.events import (
     StoreReturned,
     TimerFired,
 )
+from perdure.core.retry import ONCE
 from perdure.errors import CallNotFound, Diverged
 from tests.core.bodies import Get, Job, Main, encode, step
 
@@ -666,3 +668,34 @@ def test_nothing_can_happen_to_a_body_that_has_ended_or_not_begun(event: Fed) ->
         ended.feed(event)
     with pytest.raises(Diverged, match="has not started"):
         Body(main, call_id="c1").feed(event)
+
+
+def test_what_is_recorded_and_no_longer_fits_the_code_is_a_divergence_and_no_failure() -> None:
+    def does_not_fit(raw: bytes) -> int:
+        raise Diverged(f"the result of a step: {raw.decode()}", "an int")
+
+    async def main(body: Body) -> bytes:
+        try:
+            await body.step("count", "", Work(lambda: None, encode, ONCE), does_not_fit)
+        except Diverged:
+            return b'"the body made an end of it"'
+        return b""
+
+    body = Body(main, call_id="call")
+    [asked] = body.feed(START)
+    assert isinstance(asked, RunStep)
+    with pytest.raises(Diverged):
+        body.feed(StepReturned(asked.key, "count", "", b'"three"', 1, 1.0, 1.0))
+    body.drop()
+
+
+def test_an_event_that_an_earlier_life_was_fed_says_nothing_again() -> None:
+    async def main(body: Body) -> bytes:
+        assert body.replaying
+        body.tell(SetStatus("working", None))
+        await body.receive("never", bytes)
+        return b""
+
+    body = Body(main, call_id="call")
+    assert body.feed(START, again=True) == []
+    body.drop()

@@ -108,6 +108,8 @@ class Body:
         """Abandoned asks whose outcome may be in the journal all the same."""
         self._signals: dict[str, SignalBuffer] = {}
         self._following = False
+        self._again = False
+        self._unreadable: Diverged | None = None
         self._cancels = 0
         self._leftovers: list[BodyTask] = []
         self._seed = 0
@@ -123,14 +125,16 @@ class Body:
 
     # --- events in, commands out ---
 
-    def feed(self, event: Fed, *, following: bool = False) -> list[Command]:
+    def feed(self, event: Fed, *, following: bool = False, again: bool = False) -> list[Command]:
         """Let the event happen to the body; what the body asked for upon it, `finish` last.
 
-        `following`: recorded events follow this one. Raises Diverged; Spinning for a body that never waits;
+        `following`: recorded events follow this one; `again`: another life was fed it before, and said what there
+        was to say. Raises Diverged; Spinning for a body that never waits;
         KeyboardInterrupt, after which the body is gone.
         """
         loop = self._loop
-        self._following = loop.silent = following
+        self._following = following
+        self._again = loop.silent = following or again
         loop.callbacks_left = MOST_CALLBACKS
         if event.at > loop.now:
             loop.now = event.at
@@ -139,6 +143,8 @@ class Body:
         try:
             self._HAPPEN[type(event)](self, event)
             loop.run()
+            if self._unreadable is not None:
+                raise self._unreadable
             if self._main is not None and self._main.done():
                 self._wind_up()
             if self._cancels > 1 and self.finish is None:
@@ -277,7 +283,7 @@ class Body:
 
     @property
     def replaying(self) -> bool:
-        return self._following
+        return self._again
 
     def now(self) -> float:
         return self._loop.now
@@ -290,11 +296,11 @@ class Body:
             self._give_up(ask.key)
             raise
         if type(event) is StepReturned:
-            return decode(event.value)
+            return self._read(decode, event.value)
         raise decode_error(event.error)
 
     async def child(self, ask: ChildAsk, decode: Callable[[bytes], T]) -> T:
-        return _decode_end(await self._ask(self._start_child(ask, detached=False)), decode)
+        return self._read_end(await self._ask(self._start_child(ask, detached=False)), decode)
 
     async def detach(self, ask: ChildAsk) -> str:
         event = await self._ask(self._start_child(ask, detached=True))
@@ -304,7 +310,7 @@ class Body:
 
     async def join(self, call_id: str, decode: Callable[[bytes], T]) -> T:
         ask = JoinCall(self._next_key(), "join", digest_of((call_id,), {}), call_id)
-        return _decode_end(await self._ask(ask), decode)
+        return self._read_end(await self._ask(ask), decode)
 
     async def store(self, store: str, operation: Any) -> bytes:
         name = f"{store}.{type(operation).__name__}"
@@ -313,7 +319,22 @@ class Body:
 
     async def receive(self, name: str, decode: Callable[[bytes], T]) -> T:
         self._check_place()
-        return decode(await self._signal_named(name).take())
+        return self._read(decode, await self._signal_named(name).take())
+
+    def _read_end(self, event: ChildEnded | ChildRefused, decode: Callable[[bytes], T]) -> T:
+        if type(event) is ChildEnded and event.error is None:
+            assert event.value is not None
+            return self._read(decode, event.value)
+        assert event.error is not None
+        raise decode_error(event.error)
+
+    def _read(self, decode: Callable[[bytes], T], recorded: bytes) -> T:
+        """What is recorded and no longer fits the code makes the call stuck; the body must not make an end of it."""
+        try:
+            return decode(recorded)
+        except Diverged as error:
+            self._unreadable = error
+            raise
 
     def _signal_named(self, name: str) -> SignalBuffer:
         if name not in self._signals:
@@ -333,7 +354,7 @@ class Body:
 
     def tell(self, what: Tell) -> None:
         self._check_place()
-        if not self._following:
+        if not self._again:
             self._loop.commands.append(what)
 
     def _start_child(self, ask: ChildAsk, *, detached: bool) -> StartChild:
@@ -394,14 +415,6 @@ class Body:
             self._given_up[key] = ask
         self._loop.undone = True
         self._loop.commands.append(Abandon(key))
-
-
-def _decode_end(event: ChildEnded | ChildRefused, decode: Callable[[bytes], T]) -> T:
-    if type(event) is ChildEnded and event.error is None:
-        assert event.value is not None
-        return decode(event.value)
-    assert event.error is not None
-    raise decode_error(event.error)
 
 
 def without_undone(commands: list[Command]) -> tuple[list[Command], set[str]]:

@@ -117,14 +117,13 @@ class BodyCall(LiveCall):
             self._recorded = list(claimed.events)
         if self._dies_again_and_again(body):
             return
-        # What was said in the last recorded feed was committed with it: only what is new goes out.
+        # What the last recorded feed asked for is pending, and performed below: only what is new goes out.
         self._commit((), (), [command for command in tail if isinstance(command, c.Mark | c.Finish)])
         attempts = {attempt.key: attempt for attempt in claimed.attempts}
         self._perform_pending(body, attempts)
         self._tell_the_time(past[-1].at)
         for row in claimed.inbox:
-            self._rows_taken.add(row.row)
-            self.take(row.event, row.row)
+            self.take_row(row)
         self._set_timers(body)
         self.set_deadline(past=any(isinstance(e, CancelAsked) and e.reason == DEADLINE for e in past))
 
@@ -135,7 +134,7 @@ class BodyCall(LiveCall):
         for position, event in enumerate(past):
             if position % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            commands = self._feed_body(body, event, following=position < last)
+            commands = self._feed_body(body, event, following=position < last, again=True)
             if isinstance(event, CancelAsked):
                 self._cancelling = event.reason
         return commands
@@ -194,11 +193,11 @@ class BodyCall(LiveCall):
             self._recorded.append(event)
         self._commit(() if recorded else (event,), () if row is None else (row,), commands)
 
-    def _feed_body(self, body: Body, event: Fed, *, following: bool = False) -> list[c.Command]:
+    def _feed_body(self, body: Body, event: Fed, *, following: bool = False, again: bool = False) -> list[c.Command]:
         watchdog = self.ground.watchdog
         watchdog.entered(self.call_id)
         try:
-            return body.feed(event, following=following)
+            return body.feed(event, following=following, again=again)
         finally:
             watchdog.left()
 
@@ -330,7 +329,7 @@ class BodyCall(LiveCall):
         past += (e for e in self._recorded if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled))
         try:
             for position, event in enumerate(past):
-                body.feed(event, following=position < len(past) - 1)
+                body.feed(event, following=position < len(past) - 1, again=True)
             if body.finish != finish:
                 self.ground.replay_differs(self.call_id, f"it ended as {body.finish}, and before as {finish}")
         except PerdureError as error:
