@@ -11,14 +11,17 @@ import os
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from perdure.engine import CallView, Cancel, Signal, SignalSpec
+from perdure.core.call import idempotency_key
+from perdure.core.events import StepReturned
+from perdure.engine import CallView, Cancel, Query, Signal, SignalSpec
 from perdure.engines.embedded.engine import Embedded
+from perdure.errors import CallEnded
 from tests.engines.functions import request_for
 from tests.processes.load import Load
 from tests.processes.world import World, functions
@@ -26,18 +29,22 @@ from tests.processes.world import World, functions
 
 @dataclass(frozen=True)
 class Role:
-    """How a process takes part: `deaf` to hints, `slow_to_leave` once its work is over."""
+    """How a process takes part: `deaf` to hints, `slow_to_leave` once its work is over, `quiet` about steps."""
 
     work: bool = True
     serves: list[str] | None = None
     grace: float = 1.0
     deaf: bool = False
     slow_to_leave: bool = False
-    items: dict[str, Any] = field(default_factory=dict[str, Any])
+    quiet: bool = False
 
 
 def say(what: str, **more: Any) -> None:
     os.write(1, json.dumps({"said": what, **more}).encode() + b"\n")
+
+
+def be_quiet(what: str, **more: Any) -> None:
+    pass
 
 
 class DeafLoop(asyncio.SelectorEventLoop):
@@ -157,6 +164,36 @@ class Actor:
         self._load = Load(self._engine, self._functions, seed, say)
         self._load.begin(width)
 
+    async def stop_load(self) -> None:
+        """What was begun is left to itself."""
+        if self._load is not None:
+            self._load.stop()
+
+    async def settle(self) -> list[dict[str, Any]]:
+        """Bring every call in the file to its end: how it ended, and the outcomes in its journal by step."""
+        return [await self._settled(view) for view in await self._all_calls()]
+
+    async def _all_calls(self) -> list[CallView]:
+        page = await self._engine.find(Query())
+        calls = page.calls
+        while page.next is not None:
+            page = await self._engine.find(Query(after=page.next))
+            calls += page.calls
+        return calls
+
+    async def _settled(self, view: CallView) -> dict[str, Any]:
+        if view.status == "stuck":  # too many deaths while one of its steps ran
+            await self._engine.retry(view.id)
+        with suppress(CallEnded):
+            if view.tool == "collects":
+                await self.signal(view.id, "item", "stop")
+            if view.tool == "patient":
+                await self.cancel(view.id, "enough")
+        end = await self._until(view.id, lambda view: view.is_over)
+        steps = [event for event in await self._engine.journal(view.id) if isinstance(event, StepReturned)]
+        recorded = {idempotency_key(view.id, step.key): json.loads(step.value) for step in steps}
+        return shown(end) | {"tool": view.tool, "recorded": recorded}
+
     async def leave(self) -> None:
         self._world.gates["leaving"].set()
 
@@ -167,7 +204,7 @@ def shown(view: CallView) -> dict[str, Any]:
 
 async def main(database: str, effects: str, role: Role) -> None:
     engine = Embedded(database, grace=timedelta(seconds=role.grace))
-    world = World(Path(effects), engine, say)
+    world = World(Path(effects), engine, be_quiet if role.quiet else say)
     await Actor(engine, world).live(role)
 
 

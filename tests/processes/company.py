@@ -19,6 +19,8 @@ from tests.processes.world import Effect, read_effects
 PATIENCE = 30.0
 """Seconds that anything may take on a busy machine; what comes late fails, what comes early is not waited for."""
 
+LONGEST_REPLY = 64 * 1024 * 1024
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -162,6 +164,7 @@ class Company:
             json.dumps(role),
             stdin=PIPE,
             stdout=PIPE,
+            limit=LONGEST_REPLY,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )

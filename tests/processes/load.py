@@ -30,8 +30,12 @@ class Load:
     def begin(self, width: int) -> None:
         self._tasks = [asyncio.create_task(self._go_on()) for _ in range(width)]
 
+    def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
     async def _go_on(self) -> None:
-        while not self._engine.worker or not self._engine.worker.draining:
+        while True:
             await self._one_call(self._random.choice(KINDS))
 
     async def _one_call(self, kind: str) -> None:

@@ -20,6 +20,7 @@ from perdure.engines.embedded.journal import (
     Delivered,
     Fenced,
     Held,
+    InboxRow,
     MarkStuck,
     NoteAttempt,
     ReadInbox,
@@ -52,7 +53,8 @@ class LiveCall:
         self._view = held.view
         self._status: Status = held.view.status
         self._commits_in_flight = 0
-        self._rows_taken: set[int] = set()
+        self._last_row = 0
+        """Of the inbox. Rows ascend; what a commit consumed may still be shown by a read that began before it."""
         self._deadline: Alarm | None = None
 
     # --- what steps need of their call ---
@@ -140,9 +142,12 @@ class LiveCall:
         if self.left:
             return
         for row in await self.ground.journal.read(ReadInbox(self.n)):
-            if row.row not in self._rows_taken:
-                self._rows_taken.add(row.row)
-                self.take(row.event, row.row)
+            self.take_row(row)
+
+    def take_row(self, row: InboxRow) -> None:
+        if row.row > self._last_row:
+            self._last_row = row.row
+            self.take(row.event, row.row)
 
     # --- writing ---
 
@@ -153,7 +158,6 @@ class LiveCall:
         def done(result: tuple[Delivered, ...], error: BaseException | None) -> None:
             self._commits_in_flight -= 1
             if error is None:
-                self._rows_taken.difference_update(append.consumed)
                 then(result)
             else:
                 self.refused(error)

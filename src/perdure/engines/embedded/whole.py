@@ -47,7 +47,7 @@ class WholeCall(LiveCall):
         self.set_deadline()
         self._start(record)
         for row in claimed.inbox:
-            self.take(row.event, row.row)
+            self.take_row(row)
 
     def _start(self, record: Attempt | None) -> None:
         facts = CallFacts(self.call_id, self._view.tool, self.caller, self.principal)
