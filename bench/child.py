@@ -1,0 +1,63 @@
+"""Processes that are measured: started with this interpreter, heard by the lines they say, ended by their own id."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+PATIENCE = 120.0
+"""Seconds that anything may take; what takes longer is not measured."""
+
+
+class Child:
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def hear(self, beginning: str) -> str:
+        """What follows on the next line that begins so."""
+        assert self._process.stderr is not None
+        said: list[str] = []
+        async with asyncio.timeout(PATIENCE):
+            while line := (await self._process.stderr.readline()).decode():
+                if line.startswith(beginning):
+                    return line.removeprefix(beginning).strip()
+                said.append(line)
+        raise RuntimeError(f"{beginning!r} was never said; instead:\n{''.join(said)}")
+
+    async def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    async def end(self) -> None:
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                async with asyncio.timeout(15):
+                    await self._process.wait()
+            except TimeoutError:
+                await self.kill()
+
+
+@asynccontextmanager
+async def running(module: str, *arguments: str | Path) -> AsyncGenerator[Child]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *map(str, arguments), stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, cwd=ROOT
+    )
+    child = Child(process)
+    try:
+        yield child
+    finally:
+        await child.end()

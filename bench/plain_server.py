@@ -1,0 +1,35 @@
+"""A plain MCP server in a process of its own: `python -m bench.plain_server stdio|http`."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+from mcp.server.mcpserver import MCPServer
+
+
+def make() -> MCPServer[Any]:
+    mcp = MCPServer[Any]("plain", log_level="WARNING")
+
+    @mcp.tool()
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    return mcp
+
+
+def _serve_http(mcp: MCPServer[Any]) -> None:
+    """As `run("streamable-http")` does, on a port that the system gives, and without a log of each request."""
+    import uvicorn
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    print(f"Listening on http://127.0.0.1:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
+    uvicorn.Server(uvicorn.Config(mcp.streamable_http_app(), log_level="warning")).run([listening])
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "http":
+        _serve_http(make())
+    else:
+        make().run("stdio")
