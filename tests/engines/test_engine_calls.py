@@ -27,7 +27,15 @@ from perdure.engine import (
     SwapEntry,
 )
 from perdure.engines.embedded.engine import Embedded
-from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, Conflict, OutcomeUnknown, StepFailed
+from perdure.errors import (
+    AlreadyAnswered,
+    CallEnded,
+    CallNotFound,
+    Conflict,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    StepFailed,
+)
 from tests.engines.functions import ANY, AT_ONCE, body, child_ask, request_for, step, whole
 
 Serve = Callable[..., AbstractAsyncContextManager[Embedded]]
@@ -662,3 +670,43 @@ async def test_more_calls_wait_than_fit_into_memory(serve: Serve) -> None:
             await engine.deliver(accepted.call_id, Signal("decision", str(n).encode()))
         ends = [await end_of(engine, accepted.call_id) for accepted in started]
         assert [view.result for view in ends] == list(range(30))
+
+
+# --- size -----------------------------------------------------------------------------------------
+
+
+async def test_what_is_too_large_fails_with_the_limit_and_the_others_go_on(serve: Serve) -> None:
+    def large(n: int) -> str:
+        return "x" * n
+
+    async def returns(effects: Effects, n: int) -> str:
+        return large(n)
+
+    async def steps(effects: Effects, n: int) -> str:
+        return await step(effects, large, n)
+
+    async def raises(effects: Effects, n: int) -> None:
+        raise ValueError(large(n))
+
+    async def says(effects: Effects, n: int) -> None:
+        effects.tell(SetStatus("large", ANY.encode(large(n))))
+        await effects.receive("never", ANY.decode)
+
+    returning, stepping, raising, saying, other = map(body, (returns, steps, raises, says, doubled))
+    async with serve(returning, stepping, raising, saying, other, payload_limit=10_000) as engine:
+        for function in (returning, stepping, raising):
+            view = await run(engine, function, 20_000)
+            assert view.status == "failed"
+            assert (view.error or "").startswith("PayloadTooLarge: ")
+        assert (await run(engine, saying, 20_000)).status == "stuck"
+        with pytest.raises(PayloadTooLarge):
+            await engine.start(request_for(other, "x" * 20_000))
+        assert (await run(engine, other, 2)).result == 4
+
+
+async def test_a_call_that_is_to_begin_later_waits(serve: Serve) -> None:
+    function = body(doubled, kind="job")
+    async with serve(function) as engine:
+        accepted = await engine.start(request_for(function, 3, after=timedelta(milliseconds=50)))
+        assert (await engine.get(accepted.call_id)).status == "waiting"
+        assert (await end_of(engine, accepted.call_id)).result == 6

@@ -27,7 +27,7 @@ from perdure.engines.embedded.journal import (
     Yield,
     commit,
 )
-from perdure.errors import OutcomeUnknown, PerdureError, StorageError
+from perdure.errors import OutcomeUnknown, PayloadTooLarge, PerdureError, StorageError
 
 if TYPE_CHECKING:
     from perdure.effects import Host
@@ -182,6 +182,7 @@ class LiveCall:
         """The end, in one commit with what led to it; `before_shown` runs when it is committed and not yet seen."""
         self.left = True
         now = self.ground.clock.now()
+        end = self._within_limit(end)
         match end:
             case Completed():
                 status, failure, outcome = "completed", None, end.value
@@ -209,10 +210,20 @@ class LiveCall:
 
         self.write(append, ended)
 
+    def _within_limit(self, end: End) -> End:
+        """An outcome that cannot be recorded for its size is a failure that says so."""
+        limit = self.ground.payload_limit
+        match end:
+            case Completed() if len(end.value) > limit:
+                what, size = "The outcome", len(end.value)
+            case Failed() if len(end.error) > limit:
+                what, size = "The error", len(end.error)
+            case _:
+                return end
+        return Failed(encode_error(PayloadTooLarge(f"{what} of {self._view.tool!r}", size, limit)), end.at)
+
     def stick(self, error: BaseException, *, diverged: bool) -> None:
         """It cannot go on; an operator, or code that fits, can."""
-        if self.left:
-            return
         self.left = True
         self.abandon()
         failure = encode_error(error)

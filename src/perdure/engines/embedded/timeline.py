@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from perdure.core.codec import describe_error
-
 from perdure.core.events import (
     CancelAsked,
     Cancelled,

@@ -35,8 +35,8 @@ INSERT = """
     INSERT INTO calls (id, tool, function, kind, epoch, owner, wake_at, begun, handed, waiting, identical, shared,
         caller, digest, key, holds, reuse, retain, deadline, created, parent, parent_key, retry_of, seed, python,
         on_disconnect, principal, signals, arguments, status, seq, version, crashes, diverged, followed, text)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-        'running', 0, 0, 0, 0, 0, '')"""
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+        0, 0, 0, 0, 0, '')"""
 
 
 def start_call(ledger: Ledger, start: StartCall) -> Started:
@@ -216,6 +216,7 @@ def insert(
         None if request.shared or request.principal is None else principal_to(request.principal),
         signals_to(request.signals),
         arguments if len(arguments) < LARGE else None,
+        "running" if due <= at else "waiting",
     )
     n = ledger.execute(INSERT, row).lastrowid
     assert n is not None
