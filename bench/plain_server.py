@@ -23,7 +23,8 @@ def _serve_http(mcp: MCPServer[Any]) -> None:
     """As `run("streamable-http")` does, on a port that the system gives, and without a log of each request."""
     import uvicorn
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
     print(f"Listening on http://127.0.0.1:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
     uvicorn.Server(uvicorn.Config(mcp.streamable_http_app(), log_level="warning")).run([listening])
 
