@@ -49,10 +49,9 @@ async def progress_of(*reports: float | None) -> list[float]:
     heard = Heard()
     pulse = Pulse(heard, now=0)
     for version, report in enumerate(reports):
-        if report is None:
-            await pulse.beat(now=0)
-        else:
-            await pulse.follow(view(version=version, progress=Progress(report, None, None)), now=0)
+        if report is not None:
+            assert pulse.follow(view(version=version, progress=Progress(report, None, None)))
+        await pulse.beat(now=0)
     return [progress for progress, _, _ in heard.progress_told]
 
 

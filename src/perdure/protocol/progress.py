@@ -23,20 +23,23 @@ class Pulse:
     def __init__(self, conversation: Conversation, now: float) -> None:
         self.due = now + FIRST_AFTER
         """When the next sign of life is due, in the loop's time."""
+        self.has_news = False
         self._conversation = conversation
         self._progress: Progress | None = None
         self._text = ""
         self._told: float | None = None
 
-    async def follow(self, view: CallView, now: float) -> None:
-        """Tell what is new in a view."""
-        if view.progress == self._progress and view.text == self._text:
-            return
-        self._progress, self._text = view.progress, view.text
-        await self.beat(now)
+    def follow(self, view: CallView) -> bool:
+        """Look at a newer view: whether there is something to tell."""
+        if view.progress != self._progress or view.text != self._text:
+            self._progress, self._text = view.progress, view.text
+            self.has_news = True
+        return self.has_news
 
     async def beat(self, now: float) -> None:
+        """Tell how far it is, or that it is still alive."""
         self.due = now + EVERY
+        self.has_news = False
         reported = self._progress
         self._told = self._next(None if reported is None else reported.progress)
         total, message = (None, None) if reported is None else (reported.total, reported.message)

@@ -6,6 +6,7 @@ So a client that does not read holds up nobody but itself.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from perdure.core.commands import NotifyChange, SendLog
 from perdure.engine import CallView, Engine
@@ -31,7 +32,7 @@ class Waiting:
         self._wake()
 
     def _wake(self) -> None:
-        # An expiring time-out interrupts the wait at no cost to those that nothing interrupts: no task, no event.
+        # Its time is up at once: waiting for two things costs no task and no event where only one of them happens.
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(0)
 
@@ -40,31 +41,26 @@ class Waiting:
         loop = asyncio.get_running_loop()
         pulse = Pulse(self._conversation, loop.time())
         views = engine.watch(call_id)
-        seen = -1
+        view: CallView | None = None
         while True:
-            view: CallView | None = None
             if not self._news and self._stop is None:
+                scope = self._scope = asyncio.timeout_at(pulse.due)
                 try:
-                    async with asyncio.timeout_at(pulse.due) as self._scope:
-                        view = await anext(views)
+                    async with scope:
+                        view = await _next_to_tell(views, pulse)
                 except TimeoutError:
-                    if self._scope is None or not self._scope.expired():
+                    if not scope.expired():
                         raise
-                    views = engine.watch(call_id, seen)  # the interrupted one has ended
-                except StopAsyncIteration:
-                    view = await engine.get(call_id)
+                    views = engine.watch(call_id, -1 if view is None else view.version)  # the interrupted one has ended
                 finally:
                     self._scope = None
             await self._say_news()
-            if view is not None:
-                seen = view.version
-                await pulse.follow(view, loop.time())
-                if view.is_over or view.status == "stuck":
-                    return view
+            if pulse.has_news or loop.time() >= pulse.due:
+                await pulse.beat(loop.time())
+            if view is not None and _is_settled(view):
+                return view
             if self._stop is not None:
                 raise self._stop
-            if loop.time() >= pulse.due:
-                await pulse.beat(loop.time())
 
     async def _say_news(self) -> None:
         while self._news:
@@ -73,3 +69,15 @@ class Waiting:
                 await self._conversation.log(what)
             else:
                 await self._conversation.changed(what)
+
+
+async def _next_to_tell(views: AsyncIterator[CallView], pulse: Pulse) -> CallView:
+    """The next view of which the client hears."""
+    async for view in views:
+        if pulse.follow(view) or _is_settled(view):
+            return view
+    raise AssertionError("a watch ended before its call")
+
+
+def _is_settled(view: CallView) -> bool:
+    return view.is_over or view.status == "stuck"
