@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Disk:
 
 
 @contextmanager
-def open_disk(folder: Path) -> Iterator[Disk]:
+def open_disk(folder: Path) -> Generator[Disk]:
     path = folder / "disk"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

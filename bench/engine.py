@@ -59,7 +59,9 @@ async def _at_once(engine: Engine, effort: Effort) -> AsyncIterator[Measured]:
         rate = median(load.rate for load in loads[name]) * steps
         cpu = min(loads[name], key=lambda load: load.process_cpu)
         unit, least = ("calls/s", 8_000) if steps == 1 else ("steps/s", 16_000)
-        figure = f"{rate:,.0f} {unit}; CPU per call {cpu.loop_cpu * 1e6:.0f} µs in the loop, {cpu.others * 1e6:.0f} beside"
+        figure = (
+            f"{rate:,.0f} {unit}; CPU per call {cpu.loop_cpu * 1e6:.0f} µs in the loop, {cpu.others * 1e6:.0f} beside"
+        )
         yield Measured(f"load-{name}", figure, rate >= least)
 
     stall = _Stall()

@@ -1,4 +1,4 @@
-"""What is promised of speed and size: the rows of the table. One-step calls are a body with one step and a whole step."""
+"""What is promised of speed and size: the rows of the table. A one-step call is a body with one step, or a whole step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ class Promise:
 
 
 PROMISES: Mapping[str, Promise] = {
-    "http-body": Promise("body with one step, streamable HTTP, 2026-07-28, `synchronous=FULL`, median", "≤ 1.5 × plain"),
+    "http-body": Promise(
+        "body with one step, streamable HTTP, 2026-07-28, `synchronous=FULL`, median", "≤ 1.5 × plain"
+    ),
     "http-whole": Promise("whole step, the same", "≤ 1.5 × plain"),
     "http-read-only": Promise("unrecorded read-only tool, the same", "≤ 1.05 × plain"),
     "memory-body": Promise("body with one step, in memory, median", "≤ plain + 2 d + 0.5 ms"),

@@ -1,4 +1,4 @@
-"""What importing perdure adds for who has the SDK's server already: what a server file names, and bare `import perdure`."""
+"""What importing perdure adds where the SDK's server is imported: the names that a server uses, or none of them."""
 
 from __future__ import annotations
 

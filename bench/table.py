@@ -30,7 +30,12 @@ def show(names: Iterable[str], found: Mapping[str, Measured]) -> None:
 
 
 def write(machine: Sequence[tuple[str, str]], found: Mapping[str, Measured]) -> None:
-    lines = ["# Speed and size", "", "Written by `make bench`. d is the median of an fdatasync of one page in the same run.", ""]
+    lines = [
+        "# Speed and size",
+        "",
+        "Written by `make bench`. d is the median of an fdatasync of one page in the same run.",
+        "",
+    ]
     lines += [f"- {what}: {is_}" for what, is_ in machine]
     lines += ["", "| what | limit | measured | |", "| --- | --- | --- | --- |"]
     for name, promise in PROMISES.items():
