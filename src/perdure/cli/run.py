@@ -9,11 +9,11 @@ import sys
 from contextlib import suppress
 from socket import gaierror
 
-from perdure.cli.development import Development
 from perdure.cli.problem import Problem
 from perdure.cli.target import Server, find_server
 from perdure.datafile import private_data_file
 from perdure.engine import Engine, open_engine
+from perdure.engines.embedded.development import Development
 from perdure.engines.embedded.engine import Embedded
 
 CANNOT_LISTEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}

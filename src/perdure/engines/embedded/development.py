@@ -1,4 +1,4 @@
-"""What `--dev` runs on: the embedded engine, where each body that finishes is replayed once more."""
+"""What `--dev` and trials run on: the embedded engine, where bodies are looked at more closely."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, overload
 
+from perdure.core.audit import watching
 from perdure.engine import Function, Notice
 from perdure.engines.embedded.engine import Embedded
 
 
 class Development(Embedded):
+    """Each body that finishes is replayed once more, and I/O in one is found where it happens."""
+
     @classmethod
     def of(cls, engine: Embedded) -> Development:
         """With the same settings; `engine` is not served itself."""
@@ -28,8 +31,9 @@ class Development(Embedded):
         notices: Callable[[Notice], None] | None = None,
         around: AbstractAsyncContextManager[Any] | None = None,
     ) -> AsyncGenerator[None]:
-        async with super().serve(_Checked(functions), work=work, notices=notices, around=around):
-            yield
+        with watching():
+            async with super().serve(_Checked(functions), work=work, notices=notices, around=around):
+                yield
 
 
 class _Checked(Sequence[Function]):
