@@ -79,10 +79,10 @@ def _is_wanted(bench: str, only: Iterable[str]) -> bool:
 def _run(name: str, effort: Effort) -> list[Measured]:
     """What one bench measured; what it could not is missed in the table."""
     print(f"… {name}", file=sys.stderr, flush=True)
-    measure: Measure = import_module(f"bench.{name}").measure
     found: list[Measured] = []
 
     async def collect() -> None:
+        measure: Measure = import_module(f"bench.{name}").measure
         async for measured in measure(effort):
             found.append(measured)
 

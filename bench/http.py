@@ -23,7 +23,7 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
         async def client_of(module: str, *arguments: str | Path) -> Client:
             server = await stack.enter_async_context(running(module, "http", *arguments))
             url = await server.hear("Listening on ")
-            return await stack.enter_async_context(Client(f"{url}/mcp", mode=ERA))
+            return await stack.enter_async_context(Client(url, mode=ERA))
 
         plain = await client_of("bench.plain_server")
         durable = await client_of("bench.durable_server", effort.folder / "http.db")

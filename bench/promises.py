@@ -1,4 +1,4 @@
-"""What is promised of speed and size: the rows of the table. A one-step call is a body with one step, or a whole step."""
+"""What is promised of speed and size: the rows of the table. One-step calls are bodies and whole steps."""
 
 from __future__ import annotations
 
