@@ -406,6 +406,8 @@ class ReadRecord(Read[Record]):
 @dataclass(frozen=True, slots=True)
 class ReadInbox(Read[tuple[InboxRow, ...]]):
     n: int
+    after: int = 0
+    """Only rows that came after this one."""
 
 
 @dataclass(frozen=True, slots=True)

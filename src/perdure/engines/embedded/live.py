@@ -53,6 +53,9 @@ class LiveCall:
         self._view = held.view
         self._status: Status = held.view.status
         self._commits_in_flight = 0
+        self.is_loading = False
+        """Its past is not fed yet: what comes in now comes later."""
+        self._will_look = False
         self._last_row = 0
         """Of the inbox. Rows ascend; what a commit consumed may still be shown by a read that began before it."""
         self._deadline: Alarm | None = None
@@ -137,11 +140,21 @@ class LiveCall:
 
         self.ground.spawn(cancel())
 
+    def look_soon(self) -> None:
+        """Something came in; a look that has not begun sees it too."""
+        if not self._will_look:
+            self._will_look = True
+            self.ground.spawn(self._look())
+
+    async def _look(self) -> None:
+        self._will_look = False
+        await self.look_at_inbox()
+
     async def look_at_inbox(self) -> None:
         """Take what came in from outside, in the order in which it came."""
-        if self.left:
+        if self.left or self.is_loading:
             return
-        for row in await self.ground.journal.read(ReadInbox(self.n)):
+        for row in await self.ground.journal.read(ReadInbox(self.n, self._last_row)):
             self.take_row(row)
 
     def take_row(self, row: InboxRow) -> None:

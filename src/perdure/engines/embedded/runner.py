@@ -134,6 +134,8 @@ class BodyCall(LiveCall):
         for position, event in enumerate(past):
             if position % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
+                if self.left:
+                    return []
             commands = self._feed_body(body, event, following=position < last, again=True)
             if isinstance(event, CancelAsked):
                 self._cancelling = event.reason
@@ -442,7 +444,7 @@ class BodyCall(LiveCall):
             self._feed_backlog()
             if isinstance(event, ChildStarted) and event.call_id != child_call_id(self.call_id, event.key):
                 # It was there before us, and may have ended already.
-                self.ground.spawn(self.look_at_inbox())
+                self.look_soon()
 
         self.ground.journal.write(unit, decided)
 

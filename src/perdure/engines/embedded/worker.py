@@ -14,6 +14,7 @@ from typing import Any
 from perdure.engine import BodyFunction, CallView, Function, Notice
 from perdure.engines.embedded.clock import Alarm, Clock
 from perdure.engines.embedded.journal import (
+    Arrived,
     Claim,
     Claimed,
     Delivered,
@@ -245,6 +246,8 @@ class Worker:
             claimed = await commit(self.journal, claim)
             for each in claimed:
                 await self._begin_again(each)
+            if claimed:  # what came in after the claim, for calls that were not there yet
+                await self._look_at_arrived()
             if len(claimed) < limit:
                 break
         self._wake_at(await self.journal.read(NextDue(functions)))
@@ -253,11 +256,19 @@ class Worker:
         call = self._load(claimed.held, None)
         if call is None:
             return
+        call.is_loading = True
         try:
             await call.begin_again(claimed)
         except Exception as error:
             log.exception("call %s cannot be loaded", call.call_id)
             call.stick(error, diverged=True)
+        finally:
+            call.is_loading = False
+
+    async def _look_at_arrived(self) -> None:
+        for n in await self.journal.read(Arrived(self.presence.process)):
+            if call := self._by_n.get(n):
+                call.look_soon()
 
     def _room(self) -> int:
         if self.draining:
@@ -316,7 +327,7 @@ class Worker:
         for delivered in told:
             call = self._by_n.get(delivered.n)
             if call is not None:
-                self.spawn(call.look_at_inbox())
+                call.look_soon()
             elif delivered.owner is None:
                 self.look()
                 self.presence.tell_due()
@@ -341,7 +352,7 @@ class Worker:
         for n in arrived:
             call = self._by_n.get(n)
             if call is not None:
-                await call.look_at_inbox()
+                call.look_soon()
         self.look()
 
     # --- what calls need ---

@@ -37,6 +37,14 @@ def attempts_of(ledger: Ledger, calls: Sequence[int]) -> dict[int, list[Attempt]
 def inboxes_of(ledger: Ledger, calls: Sequence[int]) -> dict[int, list[InboxRow]]:
     found: defaultdict[int, list[InboxRow]] = defaultdict(list)
     for n, row, body in ledger.execute(INBOXES, (json.dumps(calls),)):
-        event = decode_event(body)
-        found[n].append(InboxRow(row, event))  # pyright: ignore[reportArgumentType]  only what is fed is put in
+        found[n].append(_inbox_row(row, body))
     return found
+
+
+def inbox_after(ledger: Ledger, n: int, row: int) -> tuple[InboxRow, ...]:
+    found = ledger.execute("SELECT row, body FROM inbox WHERE call = ? AND row > ? ORDER BY row", (n, row))
+    return tuple(_inbox_row(row, body) for row, body in found)
+
+
+def _inbox_row(row: int, body: bytes) -> InboxRow:
+    return InboxRow(row, decode_event(body))  # pyright: ignore[reportArgumentType]  only what is fed is put in

@@ -20,7 +20,7 @@ from perdure.engines.embedded.journal import (
     View,
 )
 from perdure.engines.embedded.ledger.ledger import Ledger
-from perdure.engines.embedded.ledger.loading import attempts_of, events_of, inboxes_of
+from perdure.engines.embedded.ledger.loading import attempts_of, events_of, inbox_after, inboxes_of
 from perdure.engines.embedded.ledger.rows import ARGUMENTS, AT_ONCE, UNSERVED_AFTER, VIEW, as_json, view_of
 from perdure.engines.embedded.ledger.starting import is_reuse_over, key_of_anybody, key_of_caller
 from perdure.errors import CallNotFound
@@ -132,7 +132,7 @@ def _end(seen: CallView, reason: str | None) -> End | None:
 
 
 def inbox(ledger: Ledger, read: ReadInbox) -> tuple[InboxRow, ...]:
-    return tuple(inboxes_of(ledger, [read.n])[read.n])
+    return inbox_after(ledger, read.n, read.after)
 
 
 def owned(ledger: Ledger, read: Owned) -> frozenset[tuple[int, int]]:
