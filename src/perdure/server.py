@@ -89,6 +89,7 @@ from perdure.tool import (
     Options,
     Outcome,
     Parameters,
+    Registration,
     Way,
     context_parameter,
     function_name,
@@ -284,6 +285,7 @@ class DurableMCP(MCPServer[App]):
         self._user_lifespan = _no_lifespan if lifespan is None else lifespan
         self._functions: list[Function] = []
         self._names: set[str] = set()
+        self._registrations: dict[tuple[Kind, str], Registration] = {}
         self._house = _House(self)
         self._tools: dict[str, Durable] = {}
         self._stores: set[str] = set()
@@ -313,6 +315,16 @@ class DurableMCP(MCPServer[App]):
         if self._lifetime.lives:
             raise RuntimeError(f"{self.name} runs on {self._engine!r} already")
         self._where, self._engine = where, None
+
+    @contextmanager
+    def on(self, engine: Engine) -> Generator[None]:
+        """Another engine for a while, whatever the server and its surroundings say: a trial's."""
+        before = self._where, self._engine
+        self.engine = engine
+        try:
+            yield
+        finally:
+            self._where, self._engine = before
 
     @property
     def state(self) -> App:
@@ -393,6 +405,20 @@ class DurableMCP(MCPServer[App]):
 
     # --- registering ---
 
+    @property
+    def functions(self) -> Sequence[Function]:
+        """What the engine runs, also what was registered since it was asked for."""
+        return self._functions
+
+    @property
+    def registrations(self) -> Sequence[Registration]:
+        """All that was registered here, ordinary or durable, in its order; what was added past us is not known."""
+        return tuple(self._registrations.values())
+
+    def _note(self, kind: Kind, name: str, plan: _Plan, fn: Callable[..., Any]) -> None:
+        options = None if plan.way == "ordinary" else plan.options
+        self._registrations[kind, name] = Registration(kind, name, plan.way, fn, options)
+
     def add_tool(
         self,
         fn: Callable[..., Any],
@@ -421,6 +447,7 @@ class DurableMCP(MCPServer[App]):
             parameters = Parameters(metadata.arg_model, metadata.validate_arguments)
             outcome = tool_outcome(metadata, plan.hints.get("return"))
             self._tools[tool_name] = self._keep(fn, "tool", tool_name, plan, parameters, outcome)
+        self._note("tool", tool_name, plan, fn)
 
     def tool(
         self,
@@ -446,6 +473,7 @@ class DurableMCP(MCPServer[App]):
     def remove_tool(self, name: str) -> None:
         """Offer a tool no longer; its calls go on."""
         super().remove_tool(name)
+        self._registrations.pop(("tool", name), None)
         removed = self._tools.pop(name, None)
         if removed is not None:
             self._house.forget(name)
@@ -464,9 +492,10 @@ class DurableMCP(MCPServer[App]):
 
         def register(fn: F) -> F:
             plan = self._plan(fn, "prompt", options, read_only=True, idempotent=True)
+            prompt_name = name or fn.__name__
+            self._note("prompt", prompt_name, plan, fn)
             if plan.way == "ordinary":
                 return sdk_prompt(name, title, description, icons)(fn)
-            prompt_name = name or fn.__name__
             self._check_free(fn, prompt_name)
 
             async def serve(values: dict[str, Any]) -> Any:
@@ -517,6 +546,7 @@ class DurableMCP(MCPServer[App]):
 
         def register(fn: F) -> F:
             plan = self._plan(fn, "resource", options, read_only=True, idempotent=True)
+            self._note("resource", uri, plan, fn)
             if plan.way == "ordinary":
                 return sdk_register(fn)
             self._check_free(fn, uri)
@@ -558,6 +588,7 @@ class DurableMCP(MCPServer[App]):
             job = Job[..., Any](_RegisteredJob(job_name, function.name, arguments, both, outcome, self))
             self._offer(function)
             self._house.keep(job_name, job, codec.decode)
+            self._note("job", job_name, plan, fn)
             return job
 
         return cast("JobDecorator", register)

@@ -22,7 +22,7 @@ from perdure.core.retry import ONCE, Retry, TryAgain
 from perdure.effects import current_effects, running_frame
 from perdure.errors import NotRecordable, PerdureError, StepOutsideBody
 
-__all__ = ["USELESS", "Retry", "Step", "TryAgain", "step", "stubbed"]
+__all__ = ["USELESS", "Retry", "Step", "TryAgain", "has_reconcile", "step", "stubbed"]
 
 P = ParamSpec("P")
 P2 = ParamSpec("P2")
@@ -188,12 +188,21 @@ def stubbed(
     reconcile: Callable[..., Awaitable[Any]] | None = None,
 ) -> Generator[None]:
     """Run `fn` wherever the step or a copy of it would: what `perdure.testing` puts its stubs in with."""
-    code = step._code  # pyright: ignore[reportPrivateUsage]  the only way in, so that a step has none
+    code = _code_of(step)
     before, code.stub = code.stub, _Implementation(fn, reconcile)
     try:
         yield
     finally:
         code.stub = before
+
+
+def has_reconcile(step: Step[..., Any]) -> bool:
+    """Whether the step finds out what became of an attempt before it makes another one."""
+    return _code_of(step).own.reconcile is not None
+
+
+def _code_of(step: Step[..., Any]) -> _Code:
+    return step._code  # pyright: ignore[reportPrivateUsage]  the only way in, so that a step has none
 
 
 # --- what a step is made of -----------------------------------------------------------------------

@@ -354,6 +354,17 @@ class Durable:
 
 
 @dataclass(frozen=True, slots=True)
+class Registration:
+    """One function as its server took it, for who looks at the server: `options` is None where nothing is recorded."""
+
+    kind: Kind
+    name: str
+    way: Way
+    fn: Callable[..., Any]
+    options: Options | None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How what a function returned is recorded. `encode` may await, but never waits for anything."""
 

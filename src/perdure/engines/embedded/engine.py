@@ -20,6 +20,7 @@ from perdure.core.call import new_call_id, new_seed
 from perdure.core.events import Event
 from perdure.engine import (
     Accepted,
+    CallFacts,
     CallView,
     Delivery,
     Function,
@@ -199,6 +200,10 @@ class Embedded:
 
     async def arguments(self, call_id: str) -> bytes:
         return (await self._here.journal.read(ReadRecord(call_id))).arguments
+
+    async def facts(self, call_id: str) -> CallFacts:
+        record = await self._here.journal.read(ReadRecord(call_id))
+        return CallFacts(call_id, record.view.tool, record.caller, record.principal)
 
     async def retry(self, call_id: str) -> Accepted:
         return await self._here.retry(call_id)

@@ -396,6 +396,8 @@ class Record:
     events: tuple[Event, ...]
     attempts: tuple[Attempt, ...]
     inbox: tuple[InboxRow, ...]
+    caller: str | None = None
+    principal: Principal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,21 @@ from perdure.engines.embedded.journal import (
 )
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.loading import attempts_of, events_of, inbox_after, inboxes_of
-from perdure.engines.embedded.ledger.rows import ARGUMENTS, AT_ONCE, UNSERVED_AFTER, VIEW, as_json, view_of
+from perdure.engines.embedded.ledger.rows import (
+    ARGUMENTS,
+    AT_ONCE,
+    UNSERVED_AFTER,
+    VIEW,
+    as_json,
+    principal_from,
+    view_of,
+)
 from perdure.engines.embedded.ledger.starting import is_reuse_over, key_of_anybody, key_of_caller
 from perdure.errors import CallNotFound
 
 VIEW_BY_ID = f"SELECT {VIEW} FROM calls WHERE id = ?"
 
-RECORD = f"SELECT {VIEW}, seed, python, reason, {ARGUMENTS} FROM calls WHERE id = ?"
+RECORD = f"SELECT {VIEW}, seed, python, reason, caller, principal, {ARGUMENTS} FROM calls WHERE id = ?"
 
 HOLDERS = f"SELECT {VIEW}, reuse FROM calls WHERE holds >= ? AND holds <= ? ORDER BY n DESC"
 
@@ -108,14 +116,22 @@ def read_record(ledger: Ledger, read: ReadRecord) -> Record:
     row = ledger.row(RECORD, (read.call_id,))
     if row is None:
         raise CallNotFound(read.call_id)
-    *viewed, seed, python, reason, arguments = row
+    *viewed, seed, python, reason, caller, principal, arguments = row
     n = row[0]
     seen = view_of(viewed, ledger.clock())
     events: list[Event] = [Started(seen.created.timestamp(), int(seed), python), *events_of(ledger, [n])[n]]
     end = _end(seen, reason)
     if end is not None:
         events.append(end)
-    return Record(seen, arguments, tuple(events), tuple(attempts_of(ledger, [n])[n]), tuple(inboxes_of(ledger, [n])[n]))
+    return Record(
+        seen,
+        arguments,
+        tuple(events),
+        tuple(attempts_of(ledger, [n])[n]),
+        tuple(inboxes_of(ledger, [n])[n]),
+        caller,
+        None if principal is None else principal_from(principal),
+    )
 
 
 def _end(seen: CallView, reason: str | None) -> End | None:
