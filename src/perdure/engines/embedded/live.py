@@ -118,7 +118,8 @@ class LiveCall:
         raise NotImplementedError
 
     @property
-    def steps_running(self) -> list[asyncio.Task[None]]:
+    def names_running(self) -> list[str]:
+        """Of these steps, for people."""
         raise NotImplementedError
 
     def take(self, event: Fed, row: int | None = None) -> None:

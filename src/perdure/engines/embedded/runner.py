@@ -522,6 +522,10 @@ class BodyCall(LiveCall):
         return [task for step, task in self._steps.values() if step.next_at is None]
 
     @property
+    def names_running(self) -> list[str]:
+        return [step.name for step, _ in self._steps.values() if step.next_at is None]
+
+    @property
     def wake_at(self) -> float | None:
         assert self._body is not None
         times = [*self._body.timers.values(), *(s.next_at for s, _ in self._steps.values() if s.next_at is not None)]

@@ -105,11 +105,16 @@ class WholeCall(LiveCall):
 
     @property
     def wake_at(self) -> float | None:
-        return None if self._step is None else self._step.next_at
+        times = (self.held.deadline, None if self._step is None else self._step.next_at)
+        return min((when for when in times if when is not None), default=None)
 
     @property
-    def steps_running(self) -> list[asyncio.Task[None]]:
+    def steps_running(self) -> list[asyncio.Task[Outcome]]:
         return [] if self._task is None or self._task.done() or self.is_idle else [self._task]
+
+    @property
+    def names_running(self) -> list[str]:
+        return [self._view.tool] if self.steps_running else []
 
     def abandon(self) -> None:
         if self._task is not None and self._task is not asyncio.current_task():
