@@ -329,6 +329,23 @@ async def anyio_moves_on(body: Body) -> bytes:
     return encode([got, await step(body, "rest")])
 
 
+async def anyio_around_a_group(body: Body) -> bytes:
+    """anyio cancels the group again and again while its members clean up."""
+    undone: list[int] = []
+
+    async def pays(n: int) -> None:
+        try:
+            await step(body, "pay", n)
+        finally:
+            undone.append(await step(body, "undo", n))
+
+    with anyio.move_on_after(1):
+        async with asyncio.TaskGroup() as group:
+            for n in range(3):
+                group.create_task(pays(n))
+    return encode(await step(body, "rest", undone))
+
+
 async def compensates(body: Body) -> bytes:
     async def one(n: int) -> None:
         await step(body, "reserve", n)
@@ -494,6 +511,7 @@ RACES: list[Main] = [
     budget,
     waits_a_while,
     anyio_moves_on,
+    anyio_around_a_group,
     compensates,
     swallows_a_cancel,
     receives_or_not,

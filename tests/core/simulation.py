@@ -104,6 +104,7 @@ class Plan:
     cancel_at: int | None = None
     crash_at: int | None = None
     """The length of the journal at which the process dies."""
+    python: str = "3.11"
 
 
 class Life:
@@ -139,7 +140,7 @@ class Life:
         for position, event in enumerate(past):
             commands = self.body.feed(event, following=position < len(past) - 1)
             assert not any(isinstance(command, Mark) for command in commands)
-            assert _asked(commands) == world.asked[position]
+            assert spell_all(commands) == world.asked[position]
             self._note(event, commands)
         for ask in self.asks.values():
             if isinstance(ask, UseStore | StartChild | JoinCall):
@@ -152,7 +153,7 @@ class Life:
     def _turn(self) -> None:
         world, chance = self.world, self.plan.chance
         if not world.journal:
-            self._happen(Started(world.clock, 7, "3.11"))
+            self._happen(Started(world.clock, 7, self.plan.python))
         elif self.undecided:
             self._decide(self.undecided.popleft())
         elif self._is_time_to_cancel():
@@ -253,7 +254,7 @@ class Life:
         world.journal.append(event)
         commands = self.body.feed(event)
         world.journal += [Marked(c.key, c.change, world.clock) for c in commands if isinstance(c, Mark)]
-        world.asked.append(_asked(commands))
+        world.asked.append(spell_all(commands))
         self._note(event, commands)
         self.undecided += [c for c in commands if isinstance(c, UseStore | StartChild | JoinCall)]
 
@@ -325,7 +326,7 @@ def _outcome_of(ask: StartChild) -> tuple[bytes | None, bytes | None]:
     return encode(2 * int(ask.arguments)), None
 
 
-def _asked(commands: list[Command]) -> list[Any]:
+def spell_all(commands: list[Command]) -> list[Any]:
     return [_spell(command) for command in commands if not isinstance(command, Mark) and hasattr(command, "key")]
 
 

@@ -295,6 +295,46 @@ def test_tasks_that_the_body_left_are_cancelled_and_the_call_ends_when_they_have
     assert body.feed(returned(stop, None)) == [Complete(b"false")]
 
 
+def test_a_task_that_cleans_up_already_is_not_cancelled_again_when_the_body_returns() -> None:
+    async def main(body: Body) -> bytes:
+        async def tidies_twice() -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await step(body, "stop")
+                await step(body, "sweep")
+
+        kept = asyncio.create_task(tidies_twice())
+        await body.receive("go", bytes)
+        kept.cancel()
+        await body.receive("go", bytes)
+        return b""
+
+    body, [_, stop] = feed(main, START, Signalled("go", b"", 101.0))
+    assert body.feed(Signalled("go", b"", 102.0)) == []
+    [sweep] = body.feed(returned(stop, None))
+    assert body.feed(returned(sweep, None)) == [Complete(b"")]
+
+
+def test_a_generator_that_the_body_leaves_at_its_end_is_closed_with_all_its_steps() -> None:
+    async def pages(body: Body):
+        try:
+            yield None
+        finally:
+            await step(body, "close")
+            await step(body, "sweep")
+
+    async def main(body: Body) -> bytes:
+        async for _ in pages(body):
+            await body.receive("go", bytes)
+            return b"end"
+        return b""
+
+    body, [close] = feed(main, START, Signalled("go", b"", 101.0))
+    [sweep] = body.feed(returned(close, None))
+    assert body.feed(returned(sweep, None)) == [Complete(b"end")]
+
+
 def test_a_generator_that_is_left_by_break_is_closed_there_and_then() -> None:
     async def pages(body: Body):
         try:
