@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
+from urllib.parse import urljoin
 
 from mcp import Client
 from mcp_types import CallToolResult
 
-from bench.child import running
+from bench.child import Child, running
 from bench.promises import Effort, Measured
 from bench.rounds import medians, ms
 
@@ -22,8 +23,7 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
 
         async def client_of(module: str, *arguments: str | Path) -> Client:
             server = await stack.enter_async_context(running(module, "http", *arguments))
-            url = await server.hear("Listening on ")
-            return await stack.enter_async_context(Client(url, mode=ERA))
+            return await stack.enter_async_context(Client(await url_of(server), mode=ERA))
 
         plain = await client_of("bench.plain_server")
         durable = await client_of("bench.durable_server", effort.folder / "http.db")
@@ -41,6 +41,11 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
         ratio = took[name] / took["plain"]
         figure = f"{ratio:.2f} × plain: {ms(took[name])} to {ms(took['plain'])}"
         yield Measured(f"http-{name}", figure, ratio <= limit)
+
+
+async def url_of(server: Child) -> str:
+    """Once it listens."""
+    return urljoin(await server.hear("Listening on "), "/mcp")
 
 
 _numbers = count()

@@ -10,7 +10,7 @@ from time import perf_counter
 from mcp import Client
 
 from bench.child import Child, running
-from bench.http import ERA, calling
+from bench.http import ERA, calling, url_of
 from bench.promises import Effort, Measured
 
 LIMIT = 1e-3
@@ -27,7 +27,7 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
         running("bench.durable_server", "http", file) as durable,
     ):
         for server, tool in ((plain, "add"), (durable, "add_in_a_body")):
-            async with Client(await server.hear("Listening on "), mode=ERA) as client:
+            async with Client(await url_of(server), mode=ERA) as client:
                 await calling(client, tool)()
         await asyncio.sleep(effort.of(int(SETTLED_AFTER), 1))
         began, before = perf_counter(), (_computed(plain), _computed(durable))
