@@ -14,8 +14,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from weakref import WeakKeyDictionary
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -294,8 +296,9 @@ class DurableMCP(MCPServer[App]):
         if bus is None:
             bus = mcp_server_options["subscriptions"] = InMemorySubscriptionBus()
         self._bus: SubscriptionBus = bus or InMemorySubscriptionBus()
-        self._doors = Doors(auth=mcp_server_options.get("auth") is not None, principal=principal)
-        self._wires = Wires(on_cancel=self._cancelled, on_resumed=self._resumed)
+        self._elsewhere = Doors(auth=mcp_server_options.get("auth") is not None, principal=principal)
+        self._doors: WeakKeyDictionary[Starlette, Doors] = WeakKeyDictionary()
+        self._wires = Wires(on_cancel=self._cancelled, on_resumed=self._resumed, on_session_ended=self._session_ended)
         self._session_managers: list[StreamableHTTPSessionManager] = []
         self.calls = Calls(lambda: self.engine, caller=EVERYONE, code=self._house)
         mcp_server_options["middleware"] = [self._hear_cancels, *(mcp_server_options.get("middleware") or ())]
@@ -341,6 +344,8 @@ class DurableMCP(MCPServer[App]):
             await stack.enter_async_context(self._lifetime.enter(work=work))
             for manager in self._session_managers if app is not None else ():
                 await stack.enter_async_context(manager.run())
+            if app is not None:
+                stack.push_async_callback(self._drain)  # or sessions would be cut off before they are told
             yield
 
     @asynccontextmanager
@@ -352,7 +357,7 @@ class DurableMCP(MCPServer[App]):
     def _new_life(self) -> Life[App]:
         engine = self.engine
         log.info("%s keeps its calls in %r", self.name, engine)
-        gateway = Gateway(engine, adopt_within=self.adopt_within, doors=lambda: self._doors, bus=self._bus)
+        gateway = Gateway(engine, adopt_within=self.adopt_within, doors=self._doors_of, bus=self._bus)
         return Life(engine, gateway, self._user_lifespan(self))
 
     # --- running ---
@@ -365,7 +370,7 @@ class DurableMCP(MCPServer[App]):
             case "streamable-http":
                 host, port = kwargs.pop("host", "127.0.0.1"), kwargs.pop("port", 8000)
                 app = self.streamable_http_app(host=host, **kwargs)
-                serve_http(app, host=host, port=port, **self._http_options())
+                serve_http(app, host=host, port=port, **self._http_options(app, **kwargs))
             case "sse":
                 super().run("sse", **kwargs)
 
@@ -374,11 +379,17 @@ class DurableMCP(MCPServer[App]):
 
     async def run_streamable_http_async(self, *, host: str = "127.0.0.1", port: int = 8000, **kwargs: Any) -> None:
         app = self.streamable_http_app(host=host, **kwargs)
-        await run_http(app, host=host, port=port, **self._http_options())
+        await run_http(app, host=host, port=port, **self._http_options(app, **kwargs))
 
-    def _http_options(self) -> dict[str, Any]:
+    def _http_options(self, app: Starlette, *, streamable_http_path: str = "/mcp", **_: Any) -> dict[str, Any]:
         level = self.settings.log_level.lower()
-        return {"drain": self._drain, "log_level": level, "on_listening": self._listening}
+        listening = partial(self._listening, app)
+        return {
+            "drain": self._drain,
+            "log_level": level,
+            "on_listening": listening,
+            "path": streamable_http_path,
+        }
 
     def streamable_http_app(
         self,
@@ -390,12 +401,17 @@ class DurableMCP(MCPServer[App]):
         app = super().streamable_http_app(transport_security=transport_security, host=host, **kwargs)
         self._session_managers.append(self.session_manager)
         checks = host in LOOPBACK if transport_security is None else transport_security.enable_dns_rebinding_protection
-        self._doors = replace(self._doors, host_check=checks)
+        self._doors[app] = replace(self._elsewhere, host_check=checks)
         app.add_middleware(WireMiddleware, wires=self._wires)
         return app
 
-    def _listening(self, addresses: Sequence[Address]) -> None:
-        self._doors = replace(self._doors, bound=loopback_only(addresses))
+    def _listening(self, app: Starlette, addresses: Sequence[Address]) -> None:
+        self._doors[app] = replace(self._doors[app], bound=loopback_only(addresses))
+
+    def _doors_of(self, request: RequestContext) -> Doors:
+        """Each application has its own: what holds for one bound to loopback does not for one mounted elsewhere."""
+        app = None if request.request is None else request.request.scope.get("app")
+        return self._doors.get(app, self._elsewhere) if isinstance(app, Starlette) else self._elsewhere
 
     async def _drain(self) -> None:
         for life in self._lifetime.lives:
@@ -733,7 +749,7 @@ class DurableMCP(MCPServer[App]):
     def _ordinarily(self, name: str, context: Context[Any, Any] | None) -> Generator[None]:
         """What is not recorded may ask `current_step` who asks, and stores find there whose entries are meant."""
         request = _request_of(context)
-        caller = MACHINE if request is None else caller_of(request, self._doors)
+        caller = MACHINE if request is None else caller_of(request, self._doors_of(request))
         token = running_frame.set(Frame(self._house, caller.id, caller.principal, name=name))
         try:
             yield
@@ -748,6 +764,10 @@ class DurableMCP(MCPServer[App]):
     def _cancelled(self, note: CancelNote) -> None:
         for life in self._lifetime.lives:
             life.gateway.cancelled(note)
+
+    def _session_ended(self, session: str) -> None:
+        for life in self._lifetime.lives:
+            life.gateway.session_ended(session)
 
     def _resumed(self, ref: RequestRef) -> None:
         for life in self._lifetime.lives:

@@ -78,7 +78,7 @@ class House:
             line = await self.reports.until(
                 lambda: next((each for each in self.reports.others if each.startswith("Listening on")), None)
             )
-            self.url = line.split()[-1] + "/mcp"
+            self.url = line.split()[-1]
             yield
         finally:
             with suppress(ProcessLookupError):

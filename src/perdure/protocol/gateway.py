@@ -67,10 +67,10 @@ class Restarting(MCPError):
 
 
 class Gateway:
-    """One per opening of an engine. `doors` tells how requests reach the server; it is asked anew for each."""
+    """One per opening of an engine. `doors` tells of each request how it reached the server."""
 
     def __init__(
-        self, engine: Engine, *, adopt_within: timedelta, doors: Callable[[], Doors], bus: SubscriptionBus
+        self, engine: Engine, *, adopt_within: timedelta, doors: Callable[[RequestContext], Doors], bus: SubscriptionBus
     ) -> None:
         self._engine = engine
         self._is_open = True
@@ -81,7 +81,7 @@ class Gateway:
         self._starting = 0
         self._unheard: dict[str, list[Notice]] = {}
         self._draining = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- the main path ---
 
@@ -89,12 +89,10 @@ class Gateway:
         """What the call returned, as it is recorded. Raises what it failed with, fit for the SDK's own conversions."""
         if self._draining:
             raise Restarting()
-        caller = MACHINE if ctx is None else caller_of(ctx, self._doors())
+        caller = MACHINE if ctx is None else caller_of(ctx, self._doors(ctx))
         request = self._request(durable, arguments, caller, ctx)
         with _programs_exchange() if ctx is None else exchange(ctx) as wire:
-            accepted = await self._start(request)
-            seat = Seat(request, accepted.call_id, durable, caller, ctx and request_ref(ctx), Waiting(told_by(ctx)))
-            self._take(seat, wire, is_new=accepted.how == "new")
+            seat = Seat(request, durable, caller, ctx and request_ref(ctx), Waiting(told_by(ctx)))
             view = await self._wait(seat, wire)
         if view.outcome is None:
             raise failure_of(view)
@@ -113,20 +111,11 @@ class Gateway:
             context=copy_context() if isinstance(durable.function.run, WholeStep) else None,
         )
 
-    async def _start(self, request: Request) -> Accepted:
-        self._starting += 1
-        try:
-            return await self._engine.start(request)
-        except asyncio.CancelledError:
-            self._let_go(request, handed=False)  # it may have been accepted all the same
-            raise
-        finally:
-            self._starting -= 1
-
     async def _wait(self, seat: Seat, wire: Wire) -> CallView:
         try:
-            view = await seat.waiting.until_over(self._engine, seat.call_id)
-        except Restarting:
+            call_id = await self._start(seat, wire)
+            view = await seat.waiting.until_over(self._engine, call_id)
+        except Exception:
             self._told(seat, wire)
             raise
         finally:
@@ -142,23 +131,52 @@ class Gateway:
 
     # --- coming and going ---
 
-    def _take(self, seat: Seat, wire: Wire, *, is_new: bool) -> None:
-        self._seats.take(seat)
-        for notice in self._unheard.pop(seat.call_id, ()) if is_new else ():
+    async def _start(self, seat: Seat, wire: Wire) -> str:
+        """The id of the request's call. A client that leaves meanwhile leaves a call, and may want it stopped."""
+        note = self._seats.expect(seat)
+        if note is not None:
+            self._heard(seat, note)
+        accepting = asyncio.get_running_loop().create_task(self._accept(seat, wire))
+        self._tasks.add(accepting)
+        accepting.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(accepting)
+
+    async def _accept(self, seat: Seat, wire: Wire) -> str:
+        self._starting += 1
+        try:
+            accepted = await self._engine.start(seat.request)
+        except BaseException:
+            self._seats.forget(seat)
+            raise
+        finally:
+            self._starting -= 1
+        self._take(seat, accepted, wire)
+        return accepted.call_id
+
+    def _take(self, seat: Seat, accepted: Accepted, wire: Wire) -> None:
+        self._seats.take(seat, accepted.call_id)
+        for notice in self._unheard.pop(accepted.call_id, ()) if accepted.how == "new" else ():
             seat.waiting.tell(notice.what)
         if not self._starting:
             self._unheard.clear()
         if self._draining:
             seat.waiting.stop(Restarting(seat.call_id))
-        wire.on_close(lambda handed: self._closed(seat, handed))
+        wire.on_close(lambda _: self._closed(seat, wire))
+        if seat.wish is not None:
+            self._cancel(seat, seat.wish)
 
-    def _closed(self, seat: Seat, handed: bool) -> None:
+    def _closed(self, seat: Seat, wire: Wire) -> None:
         """The request is over for its client: answered, or left."""
-        self._let_go(seat.request, handed=handed)
-        if handed or seat.is_told:
+        self._let_go(seat.request, handed=wire.handed)
+        if wire.handed or seat.is_told:
             self._seats.forget(seat)
             return
         self._seats.remember(seat)
+        if wire.gone:
+            self._disconnected(seat)
+
+    def _disconnected(self, seat: Seat) -> None:
+        """Its client has left, or a clock of the client's has run out. A server that ends is no client that leaves."""
         if seat.durable.options.on_disconnect == "cancel" and not self._draining:
             self._cancel(seat, "the client disconnected")
 
@@ -171,8 +189,21 @@ class Gateway:
     def cancelled(self, note: CancelNote) -> None:
         """A client no longer wants an answer; whether it wants the call stopped, its reason tells."""
         seat = self._seats.named(note.request)
-        if seat is not None and note.is_wanted:
+        if seat is None:
+            self._seats.note_early(note)
+        else:
+            self._heard(seat, note)
+
+    def _heard(self, seat: Seat, note: CancelNote) -> None:
+        if note.is_wanted:
             self._cancel(seat, note.reason)
+        else:
+            self._disconnected(seat)
+
+    def session_ended(self, session: str) -> None:
+        """A client ended its session, and left whatever it had asked there."""
+        for seat in self._seats.of_peer(session):
+            self._disconnected(seat)
 
     def resumed(self, ref: RequestRef) -> None:
         """A request that had lost its connection was answered over another one."""
@@ -182,6 +213,9 @@ class Gateway:
             self._let_go(seat.request, handed=True)
 
     def _cancel(self, seat: Seat, reason: str) -> None:
+        if seat.call_id is None:
+            seat.wish = seat.wish or reason
+            return
         if seat.is_cancelled or not self._is_open:
             return
         shared = seat.durable.options.shared

@@ -124,10 +124,11 @@ def serve_http(
     grace: timedelta = HTTP_GRACE,
     log_level: str = "info",
     on_listening: Callable[[Sequence[Address]], None] | None = None,
+    path: str = "",
 ) -> None:
     """`run_http` for a process that does nothing else: it ends within its grace, stuck threads or not."""
     _run_to_the_end(
-        lambda ending: _serve_http(app, ending, host, port, drain, grace, log_level, on_listening),
+        lambda ending: _serve_http(app, ending, host, port, drain, grace, log_level, on_listening, path),
         grace.total_seconds(),
     )
 
@@ -141,15 +142,16 @@ async def run_http(
     grace: timedelta = HTTP_GRACE,
     log_level: str = "info",
     on_listening: Callable[[Sequence[Address]], None] | None = None,
+    path: str = "",
 ) -> None:
     """Serve until SIGTERM or SIGINT; then drain, give open requests half the grace, and the lifespan the rest.
 
-    `on_listening` hears the bound addresses before the first request; they are printed to stderr. Port 0 takes a
-    free one.
+    `on_listening` hears the bound addresses before the first request; they are printed to stderr, with
+    `path` as URLs to connect to. Port 0 takes a free one.
     """
     ending = Ending(grace.total_seconds())
     try:
-        await _serve_http(app, ending, host, port, drain, grace, log_level, on_listening)
+        await _serve_http(app, ending, host, port, drain, grace, log_level, on_listening, path)
     finally:
         ending.call_off()
 
@@ -163,6 +165,7 @@ async def _serve_http(
     grace: timedelta,
     log_level: str,
     on_listening: Callable[[Sequence[Address]], None] | None,
+    path: str,
 ) -> None:
     sockets = listen(host, port)
     addresses = [address_of(bound) for bound in sockets]
@@ -176,18 +179,18 @@ async def _serve_http(
         proxy_headers=False,
         timeout_graceful_shutdown=max(1, int(grace.total_seconds() / 2)),
     )
-    server = _Server(config, drain, ending, addresses)
+    server = _Server(config, drain, ending, [_url(*address) + path for address in addresses])
     await server.serve(sockets)
 
 
 class _Server(uvicorn.Server):
     """uvicorn, which drains before it waits for connections, and ends without raising its signal again."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, ending: Ending, addresses: Sequence[Address]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, ending: Ending, urls: Sequence[str]) -> None:
         super().__init__(config)
         self._drain = drain
         self._ending = ending
-        self._addresses = addresses
+        self._urls = urls
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -202,9 +205,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for host, port in self._addresses:
-            shown = f"[{host}]" if ":" in host else host
-            print(f"Listening on http://{shown}:{port}", file=sys.stderr, flush=True)
+        for url in self._urls:
+            print(f"Listening on {url}", file=sys.stderr, flush=True)
 
     async def main_loop(self) -> None:
         # uvicorn looks ten times a second; the Date header, which is what remains to be done, needs one.
@@ -268,6 +270,10 @@ def _watch_for_the_dead(listener: socket.socket) -> None:
     ):
         if hasattr(socket, option):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def address_of(bound: socket.socket) -> Address:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, cast
 
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, REQUEST_CANCELLED
@@ -34,7 +35,7 @@ class Wire:
 
     def __init__(self, attend: Callable[[], None] | None = None) -> None:
         self.gone = False
-        """No answer can reach the client by this way any more."""
+        """The client has left. A request may also be over because the server, or its session, ended it."""
         self.handed = False
         """The last byte of the answer was given to the transport while the client was still there."""
         self.is_over = False
@@ -107,10 +108,10 @@ def exchange(ctx: sdk.RequestContext) -> Generator[Wire]:
     try:
         yield wire
     except asyncio.CancelledError:
-        if sdk.cancel_was_requested(ctx):
-            wire.close(handed=False)
-        else:
+        # Our transports know better who left: there a handler may be cancelled because the server ends.
+        if seen is None and not sdk.cancel_was_requested(ctx):
             wire.leave()
+        wire.close(handed=False)
         raise
     finally:
         if seen is None:
@@ -163,7 +164,7 @@ def request_ref(ctx: sdk.RequestContext) -> RequestRef:
 
 def cancel_in_memory(ctx: sdk.RequestContext) -> CancelNote | None:
     """For a `ServerMiddleware`: the cancellation that a message is, where none of our transports saw it."""
-    if ctx.method != "notifications/cancelled" or ctx.request is not None:
+    if ctx.method != "notifications/cancelled" or wire_of(ctx) is not None:
         return None
     if isinstance(sdk.metadata_of(ctx), StdioMessage):
         return None
@@ -183,7 +184,11 @@ def _peer(ctx: sdk.RequestContext) -> str:
     if isinstance(sdk.metadata_of(ctx), StdioMessage):
         return STDIO_PEER
     connection = sdk.connection_of(ctx)
-    return connection.session_id or f"connection {id(connection)}"
+    # Counted, not by `id()`: what is remembered of one connection must not meet a later one at its address.
+    return connection.session_id or connection.state.setdefault("perdure.peer", f"connection {next(_connections)}")
+
+
+_connections = count(1)
 
 
 # --- HTTP -----------------------------------------------------------------------------------------
@@ -213,8 +218,11 @@ class Wires:
         *,
         on_cancel: Callable[[CancelNote], None] | None = None,
         on_resumed: Callable[[RequestRef], None] | None = None,
+        on_session_ended: Callable[[str], None] | None = None,
     ) -> None:
         self.on_cancel = on_cancel
+        self.on_session_ended = on_session_ended
+        """A client has ended its session, whose id this is."""
         self.on_resumed = on_resumed
         """A request whose own connection was lost has been answered over a resuming GET."""
         self.streams: set[_Connection] = set()
@@ -335,6 +343,8 @@ class _Connection:
                 note, self._cancel = self._cancel, None
                 if self._wires.on_cancel is not None:
                     self._wires.on_cancel(note)
+            if self._method == "DELETE" and message["status"] < 300:
+                self._session_ended()
             await self._send(message)
         elif message["type"] == "http.response.body":
             await self._send_body(message)
@@ -366,6 +376,10 @@ class _Connection:
         elif self._session is not None and self._wires.on_resumed is not None:
             self._wires.on_resumed(RequestRef(self._session, coerce_request_id(request_id)))
 
+    def _session_ended(self) -> None:
+        if self._session is not None and self._wires.on_session_ended is not None:
+            self._wires.on_session_ended(self._session)
+
     # The end.
 
     def hang_up(self) -> None:
@@ -376,7 +390,7 @@ class _Connection:
         self._wires.streams.discard(self)
         if self._reader is not None:
             self._reader.cancel()
-        self.wire.leave()
+        self.wire.close(handed=False)  # if it was not: an application that fails, a stream to be resumed
         if self._hung_up and self._began and not self._ended:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
