@@ -12,18 +12,29 @@ from typing import Protocol
 LONGEST_NAP = 30.0
 """Seconds after which a long wait looks at the wall clock again: a laptop sleeps, clocks are set."""
 
+FEW = 100
+"""Cancelled alarms that are not worth a tidying."""
+
 
 class Alarm:
     """A callback that waits for its time; `cancel` it when it is no longer wanted."""
 
-    __slots__ = ("ring", "when")
+    __slots__ = ("_queue", "ring", "when")
 
-    def __init__(self, when: float, ring: Callable[[], None]) -> None:
+    def __init__(self, when: float, ring: Callable[[], None], queue: AlarmQueue) -> None:
         self.when = when
         self.ring: Callable[[], None] | None = ring
+        self._queue: AlarmQueue | None = queue
 
     def cancel(self) -> None:
         self.ring = None
+        if self._queue is not None:
+            self._queue.one_cancelled()
+            self._queue = None
+
+    def taken(self) -> None:
+        """Out of the queue: what becomes of it is no matter there."""
+        self._queue = None
 
 
 class Clock(Protocol):
@@ -40,9 +51,10 @@ class AlarmQueue:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Alarm]] = []
         self._order = itertools.count()
+        self._cancelled = 0
 
     def add(self, when: float, ring: Callable[[], None]) -> Alarm:
-        alarm = Alarm(when, ring)
+        alarm = Alarm(when, ring, self)
         heapq.heappush(self._heap, (when, next(self._order), alarm))
         return alarm
 
@@ -50,11 +62,27 @@ class AlarmQueue:
         heap = self._heap
         while heap and heap[0][2].ring is None:
             heapq.heappop(heap)
+            self._cancelled -= 1
         return heap[0][0] if heap else None
 
     def pop_due(self, now: float) -> Alarm | None:
         when = self.next_time()
-        return heapq.heappop(self._heap)[2] if when is not None and when <= now else None
+        if when is None or when > now:
+            return None
+        alarm = heapq.heappop(self._heap)[2]
+        alarm.taken()
+        return alarm
+
+    def one_cancelled(self) -> None:
+        """Most deadlines are cancelled long before their time: they must not pile up until then."""
+        self._cancelled += 1
+        if self._cancelled > FEW and self._cancelled * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].ring is not None]
+            heapq.heapify(self._heap)
+            self._cancelled = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
 
 class SystemClock:
@@ -74,6 +102,7 @@ class SystemClock:
         # Forward jumps (suspend, a clock that is set) count; backward ones do not.
         if wall < self._wall + passed - 0.001:
             wall = self._wall + passed
+        wall = max(wall, self._wall)
         self._wall, self._monotonic = wall, monotonic
         return wall
 
@@ -93,12 +122,14 @@ class SystemClock:
     def _ring_due(self) -> None:
         self._timer = None
         now = self.now()
-        while alarm := self._queue.pop_due(now):
-            if alarm.ring is not None:
-                alarm.ring()
-        when = self._queue.next_time()
-        if when is not None and self._timer is None:
-            self._set_timer(when)
+        try:
+            while alarm := self._queue.pop_due(now):
+                if alarm.ring is not None:
+                    alarm.ring()
+        finally:  # one that raises does not silence the others
+            when = self._queue.next_time()
+            if when is not None and self._timer is None:
+                self._set_timer(when)
 
     def close(self) -> None:
         if self._timer is not None:
