@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def nobody_looks_alive(database: Path) -> bool:
 
 
 @pytest.fixture
-def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
+def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """Those for datagrams that are made during a test."""
     made: list[socket.socket] = []
 
@@ -45,7 +44,7 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
                 made.append(self)
 
     monkeypatch.setattr(socket, "socket", Noted)
-    yield made
+    return made
 
 
 @pytest.mark.parametrize(
