@@ -99,7 +99,7 @@ class Body:
         self._main_function = main
         self._main: BodyTask | None = None
         self._python = python
-        self._markers = set(markers)
+        self._markers = dict.fromkeys(markers)
         self._loop = BodyLoop(call_id, self)
         self.timers: Mapping[str, float] = self._loop.timers
         """Armed timers: key -> when."""
@@ -114,6 +114,11 @@ class Body:
         self._leftovers: list[BodyTask] = []
         self._seed = 0
         self._random: Random | None = None
+
+    @property
+    def children_given_up(self) -> tuple[str, ...]:
+        """Children of this body that it does not wait for any more, and whose end it has not been told."""
+        return tuple(ask.call_id for ask in self._given_up.values() if type(ask) is AwaitEnd and ask.own)
 
     @property
     def is_waiting(self) -> bool:
@@ -138,6 +143,9 @@ class Body:
         loop.callbacks_left = MOST_CALLBACKS
         if event.at > loop.now:
             loop.now = event.at
+        if self.finish is not None and getattr(event, "key", None) in self._given_up:
+            self._HAPPEN[type(event)](self, event)  # it was on its way when the body ended
+            return []
         if self.finish is not None or (self._main is None) is not (type(event) is Started):
             raise self._diverged(event)
         try:
@@ -348,7 +356,7 @@ class Body:
             return True
         if self._following:
             return False
-        self._markers.add(marker)
+        self._markers[marker] = None
         self._loop.commands.append(Mark(*marker))
         return True
 

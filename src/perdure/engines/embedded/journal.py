@@ -143,7 +143,8 @@ class Append(Write[tuple[Delivered, ...]]):
     progress: Progress | None = None
     end: End | None = None
     cancels: tuple[str, ...] = ()
-    """Children (by id) that get a cancel into their inbox, unless they have ended."""
+    """Children (by id) that this call gives up: those that it started get a cancel into their inbox, once, unless they
+    have ended or another call waits for them too. An end gives up all."""
     keeps_key: bool = False
     """Of an end that did not complete: the outcome is unknown, so the key stays taken until an operator's retry."""
     park: bool = False
@@ -211,8 +212,11 @@ class AppendJoin(Write[ChildStarted | ChildRefused]):
 
 
 @dataclass(frozen=True, slots=True)
-class MarkStuck(Write[None]):
-    """Nothing is appended; ownership is given up. `diverged`: each newly started process tries once more."""
+class MarkStuck(Write["Delivered | None"]):
+    """Nothing is appended; ownership is given up. `diverged`: each newly started process tries once more.
+
+    A cancel that lies in the inbox ends the call at once: the result is as a `Deliver`'s.
+    """
 
     n: int
     epoch: int

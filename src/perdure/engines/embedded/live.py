@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from perdure.engines.embedded.journal import (
     MarkStuck,
     NoteAttempt,
     ReadInbox,
+    View,
     Yield,
     commit,
 )
@@ -32,6 +33,9 @@ from perdure.errors import OutcomeUnknown, PayloadTooLarge, PerdureError, Storag
 if TYPE_CHECKING:
     from perdure.effects import Host
     from perdure.engines.embedded.worker import Worker
+
+MOST_CRASHES = 5
+"""Lives that may end with their process dead while a step ran, before the call is stuck (DESIGN §6)."""
 
 DEADLINE = "deadline"
 """The reason of a cancellation that nobody asked for."""
@@ -115,6 +119,25 @@ class LiveCall:
 
     def park(self) -> None:
         """Leave memory until something is due or arrives."""
+        self.left = True
+        unit = Append(
+            n=self.n,
+            epoch=self.held.epoch,
+            at=self.ground.clock.now(),
+            events=(),
+            status="waiting",
+            park=True,
+            wake_at=self.wake_at,
+        )
+        self.abandon()
+        self.write(unit, lambda _: self._parked())
+
+    def _parked(self) -> None:
+        self._forget()
+        self.ground.look()
+
+    @property
+    def steps_running(self) -> Sequence[asyncio.Task[Any]]:
         raise NotImplementedError
 
     @property
@@ -244,12 +267,22 @@ class LiveCall:
         self.ground.log.error("call %s is stuck: %s", self.call_id, error)
         mark = MarkStuck(self.n, self.held.epoch, self.ground.clock.now(), failure, diverged)
 
-        def stuck(_: None, refusal: BaseException | None) -> None:
+        def stuck(ended: Delivered | None, refusal: BaseException | None) -> None:
             self._forget()
-            if refusal is None:
+            if refusal is not None:
+                return
+            if ended is None:
                 self.show(status="stuck", failure=failure)
+            else:
+                self.ground.spawn(self._show_end())
+                self.ground.wake(ended.parents)
 
         self.ground.journal.write(mark, stuck)
+
+    async def _show_end(self) -> None:
+        """Of an end that was not this worker's doing."""
+        now = await self.ground.journal.read(View(self.call_id))
+        self.show(status=now.status, failure=now.failure, ended=now.ended)
 
     def lose(self) -> None:
         """Somebody claimed it after us, or the storage is gone."""
@@ -271,6 +304,11 @@ class LiveCall:
         if self._deadline is not None:
             self._deadline.cancel()
         self.ground.forget(self)
+
+
+def dies_again_and_again(held: Held, running: str) -> PerdureError:
+    why = f"its process died {held.crashes} times while {running} ran"
+    return PerdureError(f"{why}. Mend the step, then `perdure retry {held.view.id}`.")
 
 
 def keeps_key(error: BaseException) -> bool:

@@ -48,7 +48,7 @@ from perdure.engines.embedded.journal import (
     ForgetCrashes,
     Held,
 )
-from perdure.engines.embedded.live import DEADLINE, LiveCall, keeps_key
+from perdure.engines.embedded.live import DEADLINE, MOST_CRASHES, LiveCall, dies_again_and_again, keeps_key
 from perdure.engines.embedded.steps import Outcome, Returned, StepRun
 from perdure.errors import PerdureError, StorageError
 
@@ -63,8 +63,10 @@ SLICE = 500
 
 LONG_JOURNAL = 10_000
 
-MOST_CRASHES = 5
-"""Lives that may end with their process dead while a step ran, before the call is stuck (DESIGN §6)."""
+FED_LATER = Started | StoreReturned | ChildStarted | ChildRefused
+
+NEW = c.Mark | c.SetStatus | c.ReportProgress | c.Finish
+"""Commands that no recorded event implies."""
 
 DatabaseUnit = AppendStore | AppendChild | AppendJoin
 
@@ -118,7 +120,12 @@ class BodyCall(LiveCall):
         if self._dies_again_and_again(body):
             return
         # What the last recorded feed asked for is pending, and performed below: only what is new goes out.
-        self._commit((), (), [command for command in tail if isinstance(command, c.Mark | c.Finish)])
+        self._commit((), (), [command for command in tail if isinstance(command, NEW)])
+        if self.left:
+            return
+        if given_up := body.children_given_up:
+            # They may have been started in the last commit of the life before; being asked twice changes nothing.
+            self._append((), (), [], {}, {"cancels": given_up}, self._status)
         attempts = {attempt.key: attempt for attempt in claimed.attempts}
         self._perform_pending(body, attempts)
         self._tell_the_time(past[-1].at)
@@ -136,9 +143,13 @@ class BodyCall(LiveCall):
                 await asyncio.sleep(0)
                 if self.left:
                     return []
-            commands = self._feed_body(body, event, following=position < last, again=True)
+            # An event that was in the journal before it was fed: what was said upon it came in a later commit.
+            said = position < last or not isinstance(event, FED_LATER)
+            commands = self._feed_body(body, event, following=position < last, again=said)
             if isinstance(event, CancelAsked):
                 self._cancelling = event.reason
+        if body.finish is not None and body.finish not in commands:
+            commands.append(body.finish)  # what came after it was on its way when the body ended
         return commands
 
     def _dies_again_and_again(self, body: Body) -> bool:
@@ -150,8 +161,7 @@ class BodyCall(LiveCall):
             return False
         if self.held.crashes < MOST_CRASHES:
             return False
-        why = f"its process died {self.held.crashes} times while {', '.join(running)} ran"
-        self.stick(PerdureError(f"{why}. Mend the step, then `perdure retry {self.call_id}`."), diverged=False)
+        self.stick(dies_again_and_again(self.held, ", ".join(running)), diverged=False)
         return True
 
     def _perform_pending(self, body: Body, attempts: dict[str, Attempt]) -> None:
@@ -189,6 +199,9 @@ class BodyCall(LiveCall):
         try:
             commands = self._feed_body(body, event)
         except PerdureError as error:
+            if isinstance(event, StepReturned | StepRaised):
+                # It happened: what a step came to is not lost with a body that cannot take it.
+                self._append((event,), (), [], {}, {}, self._status)
             self.stick(error, diverged=True)
             return
         if self.function.check and not isinstance(event, Started):
@@ -225,7 +238,10 @@ class BodyCall(LiveCall):
                 case c.UseStore() | c.StartChild() | c.JoinCall():
                     undecided.append(command)
                 case c.Mark():
-                    events += (Marked(command.key, command.change, self.ground.clock.now()),)
+                    mark = Marked(command.key, command.change, self.ground.clock.now())
+                    events += (mark,)
+                    if self.function.check:
+                        self._recorded.append(mark)
                 case c.SetStatus():
                     shown |= {"text": command.text, "status_data": command.data}
                     written |= {"status_text": command.text, "status_data": command.data}
@@ -532,25 +548,6 @@ class BodyCall(LiveCall):
         if self.held.deadline is not None and self._cancelling is None:
             times.append(self.held.deadline)
         return min(times, default=None)
-
-    def park(self) -> None:
-        """Leave memory until something is due or arrives."""
-        self.left = True
-        unit = Append(
-            n=self.n,
-            epoch=self.held.epoch,
-            at=self.ground.clock.now(),
-            events=(),
-            status="waiting",
-            park=True,
-            wake_at=self.wake_at,
-        )
-        self.abandon()
-        self.write(unit, lambda _: self._parked())
-
-    def _parked(self) -> None:
-        self._forget()
-        self.ground.look()
 
     def abandon(self) -> None:
         self._stop()

@@ -12,7 +12,7 @@ from perdure.core.codec import encode_error
 from perdure.core.events import CancelAsked, Cancelled, Completed, End, Failed, Fed
 from perdure.engine import CallFacts, Function, WholeStep
 from perdure.engines.embedded.journal import Attempt, Claimed, Held
-from perdure.engines.embedded.live import LiveCall, keeps_key
+from perdure.engines.embedded.live import MOST_CRASHES, LiveCall, dies_again_and_again, keeps_key
 from perdure.engines.embedded.steps import Outcome, Returned, StepRun
 from perdure.errors import OutcomeUnknown
 
@@ -30,7 +30,7 @@ class WholeCall(LiveCall):
         super().__init__(worker, held, function)
         self._whole = run
         self._context = context
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Outcome] | None = None
         self._step: StepRun | None = None
         self._cancel: tuple[CancelAsked, int | None] | None = None
 
@@ -39,6 +39,9 @@ class WholeCall(LiveCall):
         self._start(None)
 
     async def begin_again(self, claimed: Claimed) -> None:
+        if self.held.crashes >= MOST_CRASHES and self._whole.rerun:
+            self.stick(dies_again_and_again(self.held, self._view.tool), diverged=False)
+            return
         record = next((a for a in claimed.attempts if a.key == PLACE), None)
         began = self.held.begun and not (record is not None and record.ended)
         if began and not self._whole.rerun:
@@ -57,21 +60,27 @@ class WholeCall(LiveCall):
             work = replace(work, at_most_once=True, retries_unknown=True)
         self._step = StepRun(self, PLACE, self._view.tool, work, so_far=record, again=record is not None, in_body=False)
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._run(self._step), context=self._context or work.context or Context())
+        context = self._context or work.context or Context()
+        self._task = loop.create_task(self._step.run(), context=context)
+        # No coroutine around it: one that is cancelled before it began would not hear of it.
+        self._task.add_done_callback(self._ended)
 
-    async def _run(self, step: StepRun) -> None:
-        try:
-            outcome = await step.run()
-        except asyncio.CancelledError:
-            if self.left or self._cancel is None:
-                return  # given back, or lost
-            if step.thread_left:
-                self._end_unknown()
-            else:
-                self._end(Cancelled(self._cancel[0].reason, self.ground.clock.now()))
+    def _ended(self, task: asyncio.Task[Outcome]) -> None:
+        if task.cancelled():
+            self._stopped()
+        elif error := task.exception():
+            self.refused(error)
+        elif not self.left:
+            self._end_with(task.result())
+
+    def _stopped(self) -> None:
+        assert self._step is not None
+        if self.left or self._cancel is None:
+            return  # given back, or lost
+        if self._step.thread_left:
+            self._end_unknown()
         else:
-            if not self.left:
-                self._end_with(outcome)
+            self._end(Cancelled(self._cancel[0].reason, self.ground.clock.now()))
 
     def _end_with(self, outcome: Outcome) -> None:
         now = self.ground.clock.now()
@@ -101,7 +110,7 @@ class WholeCall(LiveCall):
 
     @property
     def is_idle(self) -> bool:
-        return self._step is not None and self._step.next_at is not None
+        return not self.left and self._step is not None and self._step.next_at is not None
 
     @property
     def wake_at(self) -> float | None:

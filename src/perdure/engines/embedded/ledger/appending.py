@@ -7,7 +7,15 @@ import secrets
 
 from perdure.core.call import new_call_id
 from perdure.core.codec import encode_error
-from perdure.core.events import CancelAsked, ChildRefused, ChildStarted, Event, StoreReturned
+from perdure.core.events import (
+    ChildRefused,
+    ChildStarted,
+    Event,
+    StepLate,
+    StepRaised,
+    StepReturned,
+    StoreReturned,
+)
 from perdure.engine import StoreReply
 from perdure.engines.embedded.journal import (
     Append,
@@ -21,8 +29,8 @@ from perdure.engines.embedded.journal import (
     NoteAttempt,
     Yield,
 )
-from perdure.engines.embedded.ledger.ending import KEPT, child_ended, end_call
-from perdure.engines.embedded.ledger.inbox import drop, put, put_if_running
+from perdure.engines.embedded.ledger.ending import KEPT, child_ended, end_call, end_if_cancelled, give_up
+from perdure.engines.embedded.ledger.inbox import drop, put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import AT_ONCE, progress_to
 from perdure.engines.embedded.ledger.starting import bind, find, insert
@@ -33,7 +41,12 @@ PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 STANDING = f"SELECT seq, ended, status, {KEPT}, holds, followed FROM calls WHERE n = ? AND epoch = ?"
 
-GO_ON = "UPDATE calls SET status = ?, seq = ?, version = version + 1, crashes = 0 WHERE n = ?"
+GO_ON = "UPDATE calls SET status = ?, seq = ?, version = version + 1 WHERE n = ?"
+
+GO_ON_AFTER_STEP = "UPDATE calls SET status = ?, seq = ?, version = version + 1, crashes = 0 WHERE n = ?"
+
+OUTCOMES = (StepReturned, StepRaised, StepLate)
+"""Nothing else shows that a step does not kill its process."""
 
 PARK = """
     UPDATE calls SET owner = NULL, wake_at = CASE WHEN EXISTS (SELECT 1 FROM inbox WHERE call = n) THEN ? ELSE ? END
@@ -58,7 +71,8 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
     told: tuple[Delivered, ...] = ()
     if end is None:
         # What an abandoned step came to may come after the end, which stays the end.
-        ledger.execute(GO_ON, (write.status if ended is None else status, seq, n))
+        go_on = GO_ON_AFTER_STEP if any(isinstance(event, OUTCOMES) for event in events) else GO_ON
+        ledger.execute(go_on, (write.status if ended is None else status, seq, n))
     else:
         frees = holds is not None and not write.keeps_key
         told = end_call(ledger, n, end, seq=seq, kept=kept, frees_key=frees, followed=followed)
@@ -68,7 +82,7 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
         _say(ledger, write)
     if write.park:
         ledger.execute(PARK, (ledger.clock() - AT_ONCE, write.wake_at, n))
-    return (*told, *_cancel_children(ledger, write)) if write.cancels else told
+    return (*told, *give_up(ledger, n, write.cancels, write.at)) if write.cancels else told
 
 
 def _add_events(ledger: Ledger, n: int, seq: int, events: tuple[Event, ...]) -> None:
@@ -85,11 +99,6 @@ def _say(ledger: Ledger, write: Append) -> None:
         )
     if write.progress is not None:
         ledger.execute("UPDATE calls SET progress = ? WHERE n = ?", (progress_to(write.progress), write.n))
-
-
-def _cancel_children(ledger: Ledger, write: Append) -> list[Delivered]:
-    asked = (put_if_running(ledger, child, CancelAsked("", write.at)) for child in write.cancels)
-    return [delivered for delivered in asked if delivered is not None]
 
 
 def note_attempt(ledger: Ledger, write: NoteAttempt) -> None:
@@ -117,7 +126,7 @@ def note_attempt(ledger: Ledger, write: NoteAttempt) -> None:
     )
 
 
-def mark_stuck(ledger: Ledger, write: MarkStuck) -> None:
+def mark_stuck(ledger: Ledger, write: MarkStuck) -> Delivered | None:
     marked = ledger.execute(
         "UPDATE calls SET status = 'stuck', failure = ?, diverged = ?, owner = NULL, wake_at = NULL, "
         "version = version + 1 WHERE n = ? AND epoch = ? AND ended IS NULL",
@@ -125,6 +134,7 @@ def mark_stuck(ledger: Ledger, write: MarkStuck) -> None:
     )
     if not marked.rowcount:
         raise Fenced
+    return end_if_cancelled(ledger, write.n, write.at)
 
 
 def yield_call(ledger: Ledger, write: Yield) -> None:
@@ -184,7 +194,7 @@ def _take_place(ledger: Ledger, write: AppendStore | AppendChild | AppendJoin) -
     row = ledger.row("SELECT seq FROM calls WHERE n = ? AND epoch = ?", (write.n, write.epoch))
     if row is None:
         raise Fenced
-    ledger.execute("UPDATE calls SET seq = seq + 1, version = version + 1, crashes = 0 WHERE n = ?", (write.n,))
+    ledger.execute("UPDATE calls SET seq = seq + 1, version = version + 1 WHERE n = ?", (write.n,))
     return row[0]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from perdure.core.codec import encode_error, error_message, error_type
-from perdure.core.events import Cancelled, ChildEnded, Completed, End, Failed
+from perdure.core.events import CancelAsked, Cancelled, ChildEnded, Completed, End, Failed
 from perdure.engines.embedded.journal import Delivered
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.loading import inbox_after
 from perdure.engines.embedded.ledger.rows import cancellation
 from perdure.errors import CallFailed
 
@@ -14,6 +17,13 @@ END = """
     UPDATE calls SET status = ?, outcome = ?, failure = ?, ended = ?, expires = ?, seq = ?, version = version + 1,
         crashes = 0, owner = NULL, wake_at = NULL
     WHERE n = ?"""
+
+# What a call started itself; one with a key may be another's.
+CHILD = """
+    SELECT n, status FROM calls
+    WHERE id = ? AND ended IS NULL AND parent = (SELECT id FROM calls WHERE n = ?)"""
+
+CHILDREN = "SELECT DISTINCT id FROM links JOIN calls ON n = child WHERE links.parent = ?"
 
 KEPT = "max(retain, coalesce(reuse, 0))"
 """Seconds that an ended call is kept."""
@@ -30,7 +40,37 @@ def end_call(
         ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
     if isinstance(end, Cancelled):
         ledger.execute("UPDATE calls SET reason = ?, diverged = 0 WHERE n = ?", (end.reason, n))
-    return _tell_parents(ledger, n) if followed else ()
+    told = _tell_parents(ledger, n) if followed else ()
+    return (*told, *_give_up_all(ledger, n, end.at))
+
+
+def give_up(ledger: Ledger, n: int, children: Iterable[str], at: float) -> list[Delivered]:
+    """Nobody in the call waits for these any more. Without its link a child is not asked a second time, which would
+    end its clean-up."""
+    asked: list[Delivered] = []
+    for child_id in children:
+        running = ledger.row(CHILD, (child_id, n))
+        if running is None:
+            continue
+        child, status = running
+        if ledger.execute("DELETE FROM links WHERE child = ? AND parent = ?", (child, n)).rowcount:
+            asked += _cancel_child(ledger, child, status, at)
+    return asked
+
+
+def _cancel_child(ledger: Ledger, child: int, status: str, at: float) -> tuple[Delivered, ...]:
+    if ledger.row("SELECT 1 FROM links WHERE child = ?", (child,)) is not None:
+        return ()  # somebody else waits for it too
+    if status == "stuck":
+        ended = end_stuck(ledger, child, "", at)
+        return (ended, *ended.parents)
+    return (put(ledger, child, CancelAsked("", at)),)
+
+
+def _give_up_all(ledger: Ledger, n: int, at: float) -> list[Delivered]:
+    """Also those whose start was on its way when the body ended."""
+    children = ledger.execute(CHILDREN, (n,)).fetchall()
+    return give_up(ledger, n, [call_id for (call_id,) in children], at) if children else []
 
 
 def _tell_parents(ledger: Ledger, n: int) -> tuple[Delivered, ...]:
@@ -64,6 +104,12 @@ def end_stuck(ledger: Ledger, n: int, reason: str, at: float) -> Delivered:
     seq, kept, followed = row
     ended = end_call(ledger, n, Cancelled(reason, at), seq=seq, kept=kept, frees_key=True, followed=followed)
     return Delivered(n, None, ended=True, parents=ended)
+
+
+def end_if_cancelled(ledger: Ledger, n: int, at: float) -> Delivered | None:
+    """A call that becomes stuck with a cancel in its inbox: nobody will look there again."""
+    asked = [row.event for row in inbox_after(ledger, n, 0) if isinstance(row.event, CancelAsked)]
+    return end_stuck(ledger, n, asked[0].reason, at) if asked else None
 
 
 def _outcome(ledger: Ledger, end: End) -> tuple[str, bytes | None, bytes | None]:

@@ -19,11 +19,6 @@ def put(ledger: Ledger, n: int, event: Fed) -> Delivered:
     return Delivered(n, owner)
 
 
-def put_if_running(ledger: Ledger, call_id: str, event: Fed) -> Delivered | None:
-    found = ledger.row("SELECT n FROM calls WHERE id = ? AND ended IS NULL", (call_id,))
-    return None if found is None else put(ledger, found[0], event)
-
-
 def drop(ledger: Ledger, n: int, rows: tuple[int, ...]) -> None:
     for row in rows:
         ledger.execute("DELETE FROM inbox WHERE row = ? AND call = ?", (row, n))

@@ -1,0 +1,68 @@
+"""The world that steps act upon. It remembers what happened to it, whoever crashes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from perdure.effects import running_frame
+
+
+class Memory(Protocol):
+    def add(self, line: str) -> None: ...
+    def lines(self) -> list[str]: ...
+
+
+class InMemory:
+    """Of a process that is dead nothing more arrives."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self.is_dead = False
+
+    def add(self, line: str) -> None:
+        if not self.is_dead:
+            self._lines.append(line)
+
+    def lines(self) -> list[str]:
+        return list(self._lines)
+
+
+class InFile:
+    """Each line is one write to the end: a process that is killed has written all of it or nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+
+    def add(self, line: str) -> None:
+        os.write(self._file, f"{line}\n".encode())
+
+    def lines(self) -> list[str]:
+        return self._path.read_text().splitlines()
+
+
+class Outside:
+    def __init__(self) -> None:
+        self.memory: Memory = InMemory()
+        self.unit = 0.02
+        """Seconds of what bodies sleep."""
+
+    def happen(self, what: str) -> None:
+        """An effect of the step that runs here: `ran <idempotency key> <what>`."""
+        frame = running_frame.get()
+        assert frame is not None
+        self.memory.add(f"ran {frame.idempotency_key} {what}")
+
+    def note(self, what: str) -> None:
+        self.memory.add(f"ran - {what}")
+
+    def has_happened(self, what: str) -> bool:
+        return self.times(what) > 0
+
+    def times(self, what: str) -> int:
+        return sum(line.split(" ", 2)[2] == what for line in self.memory.lines() if line.startswith("ran "))
+
+
+outside = Outside()
