@@ -85,6 +85,21 @@ def worker(server: Server, engine: EngineOption = None) -> None:
 
 
 @app.command(rich_help_panel=SERVERS)
+def check(
+    server: Server,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when something looks wrong.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what becomes of each tool, resource, prompt and job after a crash, and what looks wrong in their code."""
+    with reported():
+        from perdure.cli.check import check_server
+
+        looks_right = check_server(server, as_json=as_json)
+    if strict and not looks_right:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=SERVERS)
 def demo(
     live: Annotated[bool, typer.Option("--live", help="Ask the real National Weather Service.")] = False,
     server: Annotated[str, typer.Option(hidden=True, help="Show it with another server than weather.")] = "weather",
