@@ -1,18 +1,16 @@
 """`DurableMCP`: the official SDK's server with an engine.
 
-It decides what each registered function is, gives the SDK a stand-in where that must not see our context, and leads
-requests for what is durable to the gateway. All else is `MCPServer`'s.
+It registers functions, gives the SDK a stand-in where that must not see our context, leads requests for what is durable
+to the gateway, and owns the engine's lifetime. What a function is the registry decides; all else is `MCPServer`'s.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -23,9 +21,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp.server.mcpserver.resolve import find_resolved_parameters, returns_input_required
 from mcp.server.mcpserver.resources import ResourceSecurity
-from mcp.server.mcpserver.utilities.context_injection import find_context_parameter
 from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.subscriptions import InMemorySubscriptionBus, SubscriptionBus
@@ -48,26 +44,19 @@ from typing_extensions import Unpack
 
 from perdure.calls import EVERYONE, Calls
 from perdure.context import DurableContext
-from perdure.core.codec import codec_for, return_annotation
 from perdure.datafile import private_data_file
 from perdure.effects import Frame, current_effects, running_frame
 from perdure.engine import (
     ADOPTABLE,
-    BodyFunction,
-    CallFacts,
-    CallView,
     Engine,
     Function,
     Principal,
-    Request,
-    WholeStep,
     open_engine,
 )
-from perdure.errors import EffectOutsideStep, Refused
-from perdure.job import Arguments as JobArguments
+from perdure.errors import EffectOutsideStep
 from perdure.job import Job
-from perdure.key import KeyOf, key_of
 from perdure.protocol.answer import prompt_error, resource_error, tool_error
+from perdure.protocol.asked import asked_context, asked_raw, asking, request_of
 from perdure.protocol.callers import MACHINE, Doors, caller_of
 from perdure.protocol.gateway import Gateway
 from perdure.protocol.lifetime import Life, Lifetime
@@ -83,24 +72,15 @@ from perdure.protocol.sdk import close_listens, registered_tool
 from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
 from perdure.protocol.unattended import unattended_context
 from perdure.protocol.wire import CancelNote, RequestRef, WireMiddleware, Wires, cancel_in_memory
+from perdure.registry import Registry
 from perdure.store import Store
 from perdure.tool import (
     CallOptions,
     Durable,
     Kind,
-    Options,
-    Outcome,
     Parameters,
     Registration,
-    Way,
-    context_parameter,
-    function_name,
-    hints_of,
-    is_async,
-    resolve,
-    run_of,
     shim_of,
-    way_of,
 )
 
 log = logging.getLogger("perdure")
@@ -117,9 +97,6 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts for which the SDK checks `Host` and `Origin` unasked."""
 
 
-# --- what a server does with a function -----------------------------------------------------------
-
-
 class JobDecorator(Protocol):
     @overload
     def __call__(self, fn: Callable[Concatenate[DurableContext[Any], P], Coroutine[Any, Any, T]], /) -> Job[P, T]: ...
@@ -127,101 +104,6 @@ class JobDecorator(Protocol):
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Job[P, T]: ...
     @overload
     def __call__(self, fn: Callable[P, T], /) -> Job[P, T]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What a function turned out to be."""
-
-    way: Way
-    hints: Mapping[str, Any]
-    options: Options
-    key_of: KeyOf | None
-    our_context: str | None
-    sdk_context: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The request that is being handled, for what the SDK calls without it."""
-
-    context: Context[Any, Any] | None
-    raw: Mapping[str, Any] | str
-    """Arguments, or the URI of a resource."""
-
-
-_asked: ContextVar[_Asked | None] = ContextVar("perdure_asked", default=None)
-
-
-@dataclass(frozen=True)
-class _RegisteredJob:
-    """What `perdure.job` needs to know of a job."""
-
-    tool: str
-    function: str
-    arguments: JobArguments
-    options: CallOptions
-    outcome: Outcome
-    server: DurableMCP[Any]
-
-    def decode(self, outcome: bytes) -> Any:
-        return self.outcome.value_of(outcome)
-
-    def engine(self) -> Engine:
-        return self.server.engine
-
-
-class _House:
-    """The server as steps, bodies and `Calls` see it (`effects.Host`, `calls.Code`)."""
-
-    def __init__(self, server: DurableMCP[Any]) -> None:
-        self._server = server
-        self.durables: dict[str, Durable] = {}
-        self.jobs: dict[str, Job[..., Any]] = {}
-        self._decode: dict[str, Callable[[bytes], Any]] = {}
-
-    @property
-    def state(self) -> Any:
-        return self._server.state
-
-    def calls_of(self, caller: str | None) -> Calls:
-        return Calls(self._engine, caller=caller, code=self)
-
-    def request(self, tool: str, arguments: Mapping[str, Any]) -> Request:
-        if (job := self.jobs.get(tool)) is not None:
-            return job.request(arguments)
-        found = self.durables.get(tool)
-        if found is None:
-            known = ", ".join(sorted([*self.durables, *self.jobs])) or "none"
-            raise Refused(f"There is no durable {tool!r} here. There are: {known}.")
-        values = found.parameters.validate(dict(arguments))
-        asked = found.parameters.encode(arguments, values)
-        return found.request(asked, caller=None, principal=None, waiting=None, adopt_within=self._server.adopt_within)
-
-    def decode_result(self, view: CallView) -> Any:
-        assert view.outcome is not None
-        decode = self._decode.get(view.tool)
-        return view.result if decode is None else decode(view.outcome)
-
-    def is_free(self, name: str) -> bool:
-        return name not in self._decode
-
-    def keep(self, name: str, what: Durable | Job[..., Any], decode: Callable[[bytes], Any]) -> None:
-        self._decode[name] = decode
-        if isinstance(what, Durable):
-            self.durables[name] = what
-        else:
-            self.jobs[name] = what
-
-    def forget(self, name: str) -> None:
-        self._decode.pop(name, None)
-        self.durables.pop(name, None)
-
-    def _engine(self) -> Engine:
-        return self._server.engine
-
-
-# --- the server -----------------------------------------------------------------------------------
 
 
 class DurableMCP(MCPServer[App]):
@@ -283,15 +165,10 @@ class DurableMCP(MCPServer[App]):
         self.adopt_within = adopt_within
         self._where: str | Path | Engine | None = engine
         self._engine: Engine | None = None
-        self._defaults: CallOptions = {} if defaults is None else defaults
         self._user_lifespan = _no_lifespan if lifespan is None else lifespan
-        self._functions: list[Function] = []
-        self._names: set[str] = set()
-        self._registrations: dict[tuple[Kind, str], Registration] = {}
-        self._house = _House(self)
+        self._registry = Registry(self, {} if defaults is None else defaults)
         self._tools: dict[str, Durable] = {}
-        self._stores: set[str] = set()
-        self._lifetime: Lifetime[App] = Lifetime(self._functions, self._new_life)
+        self._lifetime: Lifetime[App] = Lifetime(self._registry.functions, self._new_life)
         bus = mcp_server_options.get("subscriptions")
         if bus is None:
             bus = mcp_server_options["subscriptions"] = InMemorySubscriptionBus()
@@ -300,7 +177,7 @@ class DurableMCP(MCPServer[App]):
         self._doors: WeakKeyDictionary[Starlette, Doors] = WeakKeyDictionary()
         self._wires = Wires(on_cancel=self._cancelled, on_resumed=self._resumed, on_session_ended=self._session_ended)
         self._session_managers: list[StreamableHTTPSessionManager] = []
-        self.calls = Calls(lambda: self.engine, caller=EVERYONE, code=self._house)
+        self.calls = Calls(lambda: self.engine, caller=EVERYONE, code=self._registry)
         mcp_server_options["middleware"] = [self._hear_cancels, *(mcp_server_options.get("middleware") or ())]
         super().__init__(name, title, description, instructions, lifespan=_entered_by_the_sdk, **mcp_server_options)
 
@@ -424,16 +301,12 @@ class DurableMCP(MCPServer[App]):
     @property
     def functions(self) -> Sequence[Function]:
         """What the engine runs, also what was registered since it was asked for."""
-        return self._functions
+        return self._registry.functions
 
     @property
     def registrations(self) -> Sequence[Registration]:
         """All that was registered here, ordinary or durable, in its order; what was added past us is not known."""
-        return tuple(self._registrations.values())
-
-    def _note(self, kind: Kind, name: str, plan: _Plan, fn: Callable[..., Any]) -> None:
-        options = None if plan.way == "ordinary" else plan.options
-        self._registrations[kind, name] = Registration(kind, name, plan.way, fn, options)
+        return self._registry.registrations
 
     def add_tool(
         self,
@@ -450,20 +323,20 @@ class DurableMCP(MCPServer[App]):
         """Register a tool: a body if it takes a `DurableContext`, else one whole step, else ordinary (DESIGN §2)."""
         read_only = annotations is not None and annotations.read_only_hint is True
         idempotent = annotations is not None and annotations.idempotent_hint is True
-        plan = self._plan(fn, "tool", options, read_only=read_only, idempotent=idempotent)
+        plan = self._registry.plan(fn, "tool", options, read_only=read_only, idempotent=idempotent)
         known = fn
         if plan.our_context is not None:
             known = shim_of(fn, plan.hints, plan.our_context, _never_called)
         tool_name = name or known.__name__
         if plan.way != "ordinary":
-            self._check_free(fn, tool_name)
+            self._registry.check_free(fn, tool_name)
         super().add_tool(known, tool_name, title, description, annotations, icons, meta, structured_output)
         if plan.way != "ordinary":
             metadata = registered_tool(self, tool_name).fn_metadata
             parameters = Parameters(metadata.arg_model, metadata.validate_arguments)
             outcome = tool_outcome(metadata, plan.hints.get("return"))
-            self._tools[tool_name] = self._keep(fn, "tool", tool_name, plan, parameters, outcome)
-        self._note("tool", tool_name, plan, fn)
+            self._tools[tool_name] = self._registry.keep(fn, "tool", tool_name, plan, parameters, outcome)
+        self._registry.note("tool", tool_name, plan, fn)
 
     def tool(
         self,
@@ -489,11 +362,8 @@ class DurableMCP(MCPServer[App]):
     def remove_tool(self, name: str) -> None:
         """Offer a tool no longer; its calls go on."""
         super().remove_tool(name)
-        self._registrations.pop(("tool", name), None)
-        removed = self._tools.pop(name, None)
-        if removed is not None:
-            self._house.forget(name)
-            self._names.discard(removed.function.name)
+        self._tools.pop(name, None)
+        self._registry.forget_tool(name)
 
     def prompt(
         self,
@@ -507,25 +377,25 @@ class DurableMCP(MCPServer[App]):
         sdk_prompt = super().prompt
 
         def register(fn: F) -> F:
-            plan = self._plan(fn, "prompt", options, read_only=True, idempotent=True)
+            plan = self._registry.plan(fn, "prompt", options, read_only=True, idempotent=True)
             prompt_name = name or fn.__name__
-            self._note("prompt", prompt_name, plan, fn)
+            self._registry.note("prompt", prompt_name, plan, fn)
             if plan.way == "ordinary":
                 return sdk_prompt(name, title, description, icons)(fn)
-            self._check_free(fn, prompt_name)
+            self._registry.check_free(fn, prompt_name)
 
             async def serve(values: dict[str, Any]) -> Any:
-                asked = _asked.get()
-                raw = asked.raw if asked is not None and isinstance(asked.raw, Mapping) else values
+                raw = asked_raw()
                 try:
-                    return prompt_messages(await self._call(kept, raw, values))
+                    outcome = await self._call(kept, raw if isinstance(raw, Mapping) else values, values)
+                    return prompt_messages(outcome)
                 except Exception as error:
                     raise prompt_error(error) from error
 
             shim = shim_of(fn, plan.hints, plan.our_context or plan.sdk_context, serve)
             outcome = prompt_outcome(prompt_name, description or fn.__doc__ or "")
             sdk_prompt(prompt_name, title, description, icons)(shim)
-            kept = self._keep(fn, "prompt", prompt_name, plan, _parameters_of(shim), outcome)
+            kept = self._registry.keep(fn, "prompt", prompt_name, plan, _parameters_of(shim), outcome)
             return fn
 
         if callable(name):
@@ -561,15 +431,15 @@ class DurableMCP(MCPServer[App]):
         template = UriTemplate.parse(uri)
 
         def register(fn: F) -> F:
-            plan = self._plan(fn, "resource", options, read_only=True, idempotent=True)
-            self._note("resource", uri, plan, fn)
+            plan = self._registry.plan(fn, "resource", options, read_only=True, idempotent=True)
+            self._registry.note("resource", uri, plan, fn)
             if plan.way == "ordinary":
                 return sdk_register(fn)
-            self._check_free(fn, uri)
+            self._registry.check_free(fn, uri)
 
             async def serve(values: dict[str, Any]) -> Any:
-                asked = _asked.get()
-                raw = template.match(asked.raw) if asked is not None and isinstance(asked.raw, str) else values
+                uri_asked = asked_raw()
+                raw = template.match(uri_asked) if isinstance(uri_asked, str) else values
                 try:
                     return resource_content(await self._call(kept, raw or {}, values))
                 except Exception as error:
@@ -577,7 +447,7 @@ class DurableMCP(MCPServer[App]):
 
             shim = shim_of(fn, plan.hints, plan.our_context or plan.sdk_context, serve)
             sdk_register(shim)
-            kept = self._keep(fn, "resource", uri, plan, _parameters_of(shim), resource_outcome(uri))
+            kept = self._registry.keep(fn, "resource", uri, plan, _parameters_of(shim), resource_outcome(uri))
             return fn
 
         return register
@@ -586,121 +456,23 @@ class DurableMCP(MCPServer[App]):
         """Decorator that makes a durable function which clients do not see."""
 
         def register(fn: Callable[..., Any]) -> Job[..., Any]:
-            plan = self._plan(fn, "job", {**options, "durable": True}, read_only=False, idempotent=False)
-            if plan.sdk_context is not None:
-                raise TypeError(f"{function_name(fn)}: a job has no request, so the SDK's Context has nothing for it")
+            plan = self._registry.plan(fn, "job", {**options, "durable": True}, read_only=False, idempotent=False)
             job_name = name or fn.__name__
-            self._check_free(fn, job_name)
-            arguments = JobArguments(fn, without=plan.our_context)
-            codec = codec_for(return_annotation(fn), f"The result of job {job_name!r}")
-
-            async def encode(value: Any) -> bytes:
-                return codec.encode(value)
-
-            outcome = Outcome(encode, codec.decode)
-            run = self._run_of(fn, "job", plan, arguments.decode, outcome)
-            function = Function(function_name(fn), job_name, "job", run, self._house)
-            both: CallOptions = {**self._defaults, **options}
-            job = Job[..., Any](_RegisteredJob(job_name, function.name, arguments, both, outcome, self))
-            self._offer(function)
-            self._house.keep(job_name, job, codec.decode)
-            self._note("job", job_name, plan, fn)
+            self._registry.check_free(fn, job_name)
+            job = self._registry.keep_job(fn, job_name, plan, options)
+            self._registry.note("job", job_name, plan, fn)
             return job
 
         return cast("JobDecorator", register)
 
     def store(self, name: str, type: type[V], *, per_principal: bool = False) -> Store[V]:
         """A durable sorted map, shared by all who ask or, with `per_principal`, one of each caller's own."""
-        if name in self._stores:
-            raise ValueError(f"{self.name} has a store {name!r} already: use that one, or another name")
-        self._stores.add(name)
+        self._registry.keep_store(name)
         return Store(name, type, engine=lambda: self.engine, per_principal=per_principal)
 
-    def _plan(
-        self, fn: Callable[..., Any], kind: Kind, options: CallOptions, *, read_only: bool, idempotent: bool
-    ) -> _Plan:
-        hints = hints_of(fn)
-        ours, sdks = context_parameter(hints), find_context_parameter(fn)
-        try:
-            if ours is not None and sdks is not None:
-                raise TypeError("it takes both contexts; the SDK's is a request's, and a body outlives its request")
-            if ours is not None and not is_async(fn):
-                raise TypeError("it takes a DurableContext, so it must be async: what a body waits for is durable")
-            asks = bool(find_resolved_parameters(fn)) or returns_input_required(fn)
-            way = way_of(
-                kind=kind,
-                is_body=ours is not None,
-                read_only=read_only,
-                asks_client=asks,
-                options=options,
-                defaults=self._defaults,
-            )
-            resolved = resolve(way, read_only, idempotent, options, self._defaults)
-            names = [name for name in inspect.signature(fn).parameters if name not in (ours, sdks)]
-            rendered = None if resolved.key is None else key_of(resolved.key, names)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{function_name(fn)}: {error}") from None
-        return _Plan(way, hints, resolved, rendered, ours, sdks)
-
-    def _check_free(self, fn: Callable[..., Any], name: str) -> None:
-        """Calls are kept and shown under these names, so each means one function."""
-        function = function_name(fn)
-        if function in self._names:
-            raise ValueError(
-                f"{function} is registered already, and calls are kept under this name. Functions made in a loop or a "
-                "factory need names of their own: set fn.__qualname__."
-            )
-        if not self._house.is_free(name):
-            raise ValueError(f"{self.name} has a durable {name!r} already: use another name")
-
-    def _keep(
-        self, fn: Callable[..., Any], kind: Kind, name: str, plan: _Plan, parameters: Parameters, outcome: Outcome
-    ) -> Durable:
-        run = self._run_of(fn, kind, plan, parameters.decode, outcome)
-        function = Function(function_name(fn), name, kind, run, self._house)
-        durable = Durable(
-            kind=kind,
-            name=name,
-            function=function,
-            options=plan.options,
-            parameters=parameters,
-            key_of=plan.key_of,
-        )
-        self._offer(function)
-        self._house.keep(name, durable, outcome.value_of)
-        return durable
-
-    def _offer(self, function: Function) -> None:
-        # In place of one that was removed, whose calls it goes on with.
-        self._functions[:] = [known for known in self._functions if known.name != function.name]
-        self._functions.append(function)
-        self._names.add(function.name)
-
-    def _run_of(
-        self,
-        fn: Callable[..., Any],
-        kind: Kind,
-        plan: _Plan,
-        decode: Callable[[bytes], dict[str, Any]],
-        outcome: Outcome,
-    ) -> BodyFunction | WholeStep:
-        def sdk_context_of(facts: CallFacts) -> Context[Any, Any]:
-            asked = _asked.get()  # in a first life, that of the request which it runs for
-            if asked is not None and asked.context is not None:
-                return asked.context
-            return unattended_context(self, facts.call_id, kind, self.state, self._bus)
-
-        return run_of(
-            fn,
-            way=plan.way,
-            decode=decode,
-            outcome=outcome,
-            options=plan.options,
-            host=self._house,
-            our_context=plan.our_context,
-            sdk_context=plan.sdk_context,
-            sdk_context_of=sdk_context_of,
-        )
+    def unattended(self, call_id: str, kind: Kind) -> Context[Any, Any]:
+        """The SDK's context for a whole step whose request is gone: the lifespan's state, and nobody to talk to."""
+        return unattended_context(self, call_id, kind, self.state, self._bus)
 
     # --- requests ---
 
@@ -720,7 +492,7 @@ class DurableMCP(MCPServer[App]):
             raise
         except Exception as error:
             raise UnexpectedToolError(f"Error executing tool {name}") from error
-        with _asking(context, arguments):
+        with asking(context, arguments):
             try:
                 return tool_result(await self._call(durable, arguments, values))
             except Exception as error:
@@ -730,27 +502,26 @@ class DurableMCP(MCPServer[App]):
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[App, Any] | None = None
     ) -> GetPromptResult | InputRequiredResult:
         _refuse_in_body(f"get_prompt({name!r})")
-        with self._ordinarily(name, context), _asking(context, arguments or {}):
+        with self._ordinarily(name, context), asking(context, arguments or {}):
             return await super().get_prompt(name, arguments, context)
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[App, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
         _refuse_in_body(f"read_resource({str(uri)!r})")
-        with self._ordinarily(str(uri), context), _asking(context, str(uri)):
+        with self._ordinarily(str(uri), context), asking(context, str(uri)):
             return await super().read_resource(uri, context)
 
     async def _call(self, durable: Durable, raw: Mapping[str, Any], values: dict[str, Any]) -> bytes:
-        asked = _asked.get()
-        request = None if asked is None else _request_of(asked.context)
+        request = request_of(asked_context())
         return await self._lifetime.current.gateway.call(durable, durable.parameters.encode(raw, values), request)
 
     @contextmanager
     def _ordinarily(self, name: str, context: Context[Any, Any] | None) -> Generator[None]:
         """What is not recorded may ask `current_step` who asks, and stores find there whose entries are meant."""
-        request = _request_of(context)
+        request = request_of(context)
         caller = MACHINE if request is None else caller_of(request, self._doors_of(request))
-        token = running_frame.set(Frame(self._house, caller.id, caller.principal, name=name))
+        token = running_frame.set(Frame(self._registry, caller.id, caller.principal, name=name))
         try:
             yield
         finally:
@@ -783,27 +554,9 @@ def _entered_by_the_sdk(server: MCPServer[Any]) -> AbstractAsyncContextManager[A
     return cast("DurableMCP[Any]", server).entered()
 
 
-@contextmanager
-def _asking(context: Context[Any, Any] | None, raw: Mapping[str, Any] | str) -> Generator[None]:
-    token = _asked.set(_Asked(context, raw))
-    try:
-        yield
-    finally:
-        _asked.reset(token)
-
-
 def _refuse_in_body(what: str) -> None:
     if (effects := current_effects()) is not None:
         raise EffectOutsideStep(what, effects.call_id)
-
-
-def _request_of(context: Context[Any, Any] | None) -> RequestContext | None:
-    if context is None:
-        return None
-    try:
-        return context.request_context
-    except ValueError:  # made by a program
-        return None
 
 
 def _parameters_of(shim: Callable[..., Any]) -> Parameters:
