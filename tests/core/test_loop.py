@@ -324,7 +324,7 @@ def test_a_body_that_wants_to_leave_python_only_fails(bodies: Bodies, leave: Cal
     assert isinstance(bodies.feed(main, START).finish, Fail)
 
 
-def test_a_task_that_exits_fails_its_group(bodies: Bodies) -> None:
+def test_a_task_that_exits_fails_its_group(bodies: Bodies, caplog: pytest.LogCaptureFixture) -> None:
     async def exits() -> None:
         sys.exit("bye")
 
@@ -337,6 +337,7 @@ def test_a_task_that_exits_fails_its_group(bodies: Bodies) -> None:
     finish = bodies.feed(main, START).finish
     assert isinstance(finish, Fail)
     assert (error_type(finish.error), error_message(finish.error)) == ("SystemExit", "bye")
+    assert caplog.records == []
 
 
 def test_a_callback_that_raises_is_logged_and_the_body_goes_on(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import dataclass
-from itertools import count
 from threading import get_ident
 from types import AsyncGeneratorType
 from typing import Any
@@ -27,9 +26,11 @@ class Begun:
 
 
 class OpenGenerators:
+    __slots__ = ("_begun", "_count", "_lost", "_prune_at")
+
     def __init__(self) -> None:
         self._begun: dict[int, Begun] = {}
-        self._orders = count()
+        self._count = 0
         self._lost: list[tuple[int, str, Generator]] = []
         self._prune_at = 16
 
@@ -38,7 +39,8 @@ class OpenGenerators:
         if len(self._begun) >= self._prune_at:
             self._begun = {key: begun for key, begun in self._begun.items() if begun.generator() is not None}
             self._prune_at = 16 + 2 * len(self._begun)
-        self._begun[id(generator)] = Begun(next(self._orders), path, weakref.ref(generator))
+        self._count += 1
+        self._begun[id(generator)] = Begun(self._count, path, weakref.ref(generator))
 
     def lose(self, generator: Generator, *, now: bool) -> str | None:
         """Its last reference is gone: the path on which to close it now, or None where it is kept for the end."""

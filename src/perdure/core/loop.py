@@ -61,7 +61,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self.now = 0.0
         self.silent = False
         """In replay what goes wrong in a callback was logged before."""
-        self._ready: deque[asyncio.Handle] = deque()
+        # A deque while it runs; a body that waits is to be small.
+        self._ready: deque[asyncio.Handle] | list[asyncio.Handle] = []
         self._idle: list[asyncio.Handle] = []
         self._redeliveries_left = MOST_REDELIVERIES
         self._handles: dict[str, _Timer] = {}
@@ -90,21 +91,20 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def run(self) -> None:
         """Run what is ready until nothing is. Raises Spinning; a KeyboardInterrupt of the body comes through."""
-        ready = self._ready
-        if self._idle:
-            ready.extend(self._idle)
-            self._idle.clear()
-        if not ready:
+        if not self._ready and not self._idle:
             return
+        ready = self._ready = deque(self._ready)
+        ready.extend(self._idle)
+        self._idle.clear()
         left = self.callbacks_left
         outer = self._enter()
         try:
             while ready:
                 if not left:
                     raise Spinning(self.call_id, MOST_CALLBACKS)
-                left -= 1
-                if left < BUSY and self._only_redelivers():
+                if left < BUSY and self._only_redelivers(ready):
                     break
+                left -= 1
                 handle = ready.popleft()
                 if handle._cancelled:
                     continue
@@ -116,21 +116,21 @@ class BodyLoop(asyncio.AbstractEventLoop):
                     self._note_failure(handle, error)
         finally:
             self.callbacks_left = left
+            self._ready = []
             self._leave(*outer)
 
-    def _only_redelivers(self) -> bool:
+    def _only_redelivers(self, ready: deque[asyncio.Handle]) -> bool:
         """Nothing is ready but anyio, which cancels those who clean up again and again, until what they wait for comes.
 
         Another loop would turn with it until then. Here it would never come; so it goes on after the next event.
         """
-        if any(getattr(handle._callback, "__name__", "") != tasks.DELIVERS for handle in self._ready):
+        if any(getattr(handle._callback, "__name__", "") != tasks.DELIVERS for handle in ready):
             return False
         self._redeliveries_left -= 1
         if self._redeliveries_left >= 0:
             return False
-        self._idle.extend(self._ready)
-        self._ready.clear()
         self._redeliveries_left = MOST_REDELIVERIES
+        self._idle.extend(ready)
         return True
 
     def _enter(self) -> _Outer:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 
 class SignalBuffer:
     """First come, first served, on both sides."""
 
+    __slots__ = ("_loop", "_receivers", "_values")
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._values: deque[bytes] = deque()
-        self._receivers: deque[asyncio.Future[bytes]] = deque()
+        # Lists, because they are mostly empty, and an empty deque takes as much memory as the waiting task.
+        self._values: list[bytes] = []
+        self._receivers: list[asyncio.Future[bytes]] = []
 
     def put(self, value: bytes) -> None:
         if self._receivers:
             # It wakes before anything else runs in this feed: nothing can cancel it in between.
-            self._receivers.popleft().set_result(value)
+            self._receivers.pop(0).set_result(value)
         else:
             self._values.append(value)
 
     async def take(self) -> bytes:
         """A take that is cancelled takes nothing."""
         if self._values:
-            return self._values.popleft()
+            return self._values.pop(0)
         receiver = self._loop.create_future()
         self._receivers.append(receiver)
         try:
