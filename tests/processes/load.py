@@ -43,7 +43,8 @@ class Load:
         waiting = f"{os.getpid()} {number}"
         signals = (SignalSpec("item", False, {}),) if kind == "collects" else ()
         seconds = self._random.choice([0, 0, 0.01, 0.03])
-        request = request_for(self._functions[kind], seconds, waiting=waiting, signals=signals)
+        # Each has a caller of its own: nobody is given what another left behind.
+        request = request_for(self._functions[kind], seconds, caller=waiting, waiting=waiting, signals=signals)
         call = (await self._engine.start(request)).call_id
         self._say("accepted", call=call, kind=kind)
         if kind == "collects":
