@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that anything may take; what takes longer is not measured."""
 
 
@@ -49,6 +49,11 @@ class Child:
                     await self._process.wait()
             except TimeoutError:
                 await self.kill()
+
+
+def say(what: str) -> None:
+    """In such a process: what `hear` hears."""
+    print(what, file=sys.stderr, flush=True)
 
 
 @asynccontextmanager

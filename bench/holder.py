@@ -9,15 +9,12 @@ import asyncio
 import sys
 import time
 
+from bench.child import say
 from bench.functions import add_one, body, request_for, step
 from perdure.effects import Effects
 from perdure.engines.embedded.engine import Embedded
 
 AT_ONCE = 100
-
-
-def say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 async def main(file: str, start: int, expected: int) -> None:

@@ -1,7 +1,7 @@
 """A file with a million parked calls: what its server keeps in memory, and how fast any of them wakes.
 
-Filled by writes of starts and parkings through the journal, in big commits: running a million bodies would take
-longer than all other benches together. `python -m bench.parked fill|serve FILE CALLS`.
+Filled with the journal's own writes of starts and parkings, many in one transaction: running a million bodies would
+take longer than all other benches together. `python -m bench.parked fill|serve FILE CALLS`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from bench.child import running
+from bench.child import running, say
 from bench.functions import NUMBER, body, request_for, step
 from bench.promises import Effort, Measured
 from bench.rounds import ms
 from perdure.core.call import new_call_id, new_seed
 from perdure.effects import Effects
 from perdure.engine import Request, Signal, SignalSpec
+from perdure.engines.embedded.connections import connect_writer
 from perdure.engines.embedded.engine import PYTHON, Embedded
-from perdure.engines.embedded.journal import Append, Leave, Register, StartCall, Started, commit
-from perdure.engines.embedded.sqlite import SqliteJournal
+from perdure.engines.embedded.journal import Append, Leave, Register, StartCall
+from perdure.engines.embedded.ledger import PAYLOAD_LIMIT, Ledger, perform
 
 CALLS = 1_000_000
 QUICK = 50_000
@@ -50,7 +52,7 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
     calls = str(effort.of(CALLS, QUICK))
     async with running("bench.parked", "fill", file, calls) as filling:
         await filling.hear("filled")
-    async with running("bench.parked", "serve", file, calls) as serving:
+    async with running("bench.parked", "serve", file) as serving:
         by_signal, worst_signal, by_timer, worst_timer = map(float, (await serving.hear("woken")).split())
         resident = _resident(serving.pid)
     yield Measured("parked-memory", f"{resident / 1e6:.0f} MB at most, {int(calls):,} calls", resident <= MOST_RESIDENT)
@@ -94,28 +96,32 @@ WAITS = body(waits)
 
 # --- filling --------------------------------------------------------------------------------------
 
-IN_FLIGHT = 10_000
+PAIRS_AT_ONCE = 5_000
+"""Of one commit: of each kind as many."""
 
 
-async def fill(file: str, calls: int) -> None:
-    journal = SqliteJournal(file, durability="relaxed")
-    await journal.open()
-    process = await commit(journal, Register("bench", 0, 0, time.time()))
+def fill(file: str, calls: int) -> None:
+    connection = connect_writer(Path(file), "relaxed")
+    ledger = Ledger(connection, time.time, PAYLOAD_LIMIT)
+    process = perform(ledger, Register("bench", 0, 0, time.time()))
     waiting: list[str] = []
-    for _ in range(0, calls, 2 * IN_FLIGHT):
-        later = time.time() + A_YEAR
-        sleeping = (_park(journal, process, _sleep_until(later), later) for _ in range(IN_FLIGHT))
-        await asyncio.gather(*sleeping)
-        for_signals = (_park(journal, process, request_for(WAITS, signals=GO), None) for _ in range(IN_FLIGHT))
-        waiting += await asyncio.gather(*for_signals)
+    for _ in range(0, calls, 2 * PAIRS_AT_ONCE):
+        connection.execute("BEGIN")
+        for _ in range(PAIRS_AT_ONCE):
+            _park(ledger, process, _sleep_until(time.time() + A_YEAR), time.time() + A_YEAR)
+            waiting.append(_park(ledger, process, request_for(WAITS, signals=GO), None))
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     _chosen(file).write_text("\n".join(random.sample(waiting, SIGNALLED)))
     soon = time.time() + SOON
+    connection.execute("BEGIN")
     for number in range(SIGNALLED):
         due = soon + number * BETWEEN
-        await _park(journal, process, _sleep_until(due), due)
-    await commit(journal, Leave(process))
-    await journal.close()
-    print("filled", file=sys.stderr, flush=True)
+        _park(ledger, process, _sleep_until(due), due)
+    perform(ledger, Leave(process))
+    connection.execute("COMMIT")
+    connection.close()
+    say("filled")
 
 
 def _chosen(file: str) -> Path:
@@ -124,33 +130,25 @@ def _chosen(file: str) -> Path:
 
 
 def _sleep_until(due: float) -> Request:
-    request = request_for(SLEEPS)
-    return Request(
-        function=request.function,
-        tool=request.tool,
-        arguments=b"%d" % (due * 1e6),
-        digest=request.digest,
-        caller=request.caller,
-    )
+    return replace(request_for(SLEEPS), arguments=b"%d" % (due * 1e6))
 
 
-async def _park(journal: SqliteJournal, process: int, request: Request, wake_at: float | None) -> str:
+def _park(ledger: Ledger, process: int, request: Request, wake_at: float | None) -> str:
     now = time.time()
     start = StartCall(
         request=request, call_id=new_call_id(), process=process, own=True, at=now, seed=new_seed(), python=PYTHON
     )
-    started: Started = await commit(journal, start)
-    assert started.held is not None
-    n, epoch = started.held.n, started.held.epoch
-    park = Append(n=n, epoch=epoch, at=now, events=(), status="waiting", park=True, wake_at=wake_at)
-    await commit(journal, park)
+    held = perform(ledger, start).held
+    assert held is not None
+    park = Append(n=held.n, epoch=held.epoch, at=now, events=(), status="waiting", park=True, wake_at=wake_at)
+    perform(ledger, park)
     return start.call_id
 
 
 # --- serving --------------------------------------------------------------------------------------
 
 
-async def serve(file: str, _calls: int) -> None:
+async def serve(file: str) -> None:
     engine = Embedded(file)
     async with engine.serve((SLEEPS, WAITS)):
         opened = time.time()
@@ -161,7 +159,7 @@ async def serve(file: str, _calls: int) -> None:
         if len(by_timer) < SIGNALLED / 2:
             raise RuntimeError(f"{SIGNALLED - len(by_timer)} timers were due before the file was open")
         figures = median(by_signal), max(by_signal), median(by_timer), max(by_timer)
-        print("woken", *figures, file=sys.stderr, flush=True)
+        say(f"woken {' '.join(map(str, figures))}")
         await asyncio.Future()
 
 
@@ -176,4 +174,7 @@ async def _wake(engine: Embedded, call_id: str) -> float:
 
 
 if __name__ == "__main__":
-    asyncio.run({"fill": fill, "serve": serve}[sys.argv[1]](sys.argv[2], int(sys.argv[3])))
+    if sys.argv[1] == "fill":
+        fill(sys.argv[2], int(sys.argv[3]))
+    else:
+        asyncio.run(serve(sys.argv[2]))
