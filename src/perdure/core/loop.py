@@ -36,8 +36,8 @@ MOST_CALLBACKS = 100_000
 BUSY = MOST_CALLBACKS - 1_000
 """From here on a feed is looked at more closely."""
 
-MOST_REDELIVERIES = 50
-"""Of a cancellation by anyio, in a busy feed with nothing else to do."""
+MOST_RELEASES = 50
+"""How often anyio goes on to cancel in one feed that is busy with nothing else."""
 
 MOST_REFUSALS = 50
 """How often a dropped body that goes on asking gets `Parked`; then it waits for what never comes, and is set aside."""
@@ -64,7 +64,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
         # A deque while it runs; a body that waits is to be small.
         self._ready: deque[asyncio.Handle] | list[asyncio.Handle] = []
         self._idle: list[asyncio.Handle] = []
-        self._redeliveries_left = MOST_REDELIVERIES
+        self._released = 0
+        self._releases_left = MOST_RELEASES
         self._handles: dict[str, _Timer] = {}
         self._woken: list[tuple[int, asyncio.Handle]] = []
         self.callbacks_left = MOST_CALLBACKS
@@ -96,17 +97,16 @@ class BodyLoop(asyncio.AbstractEventLoop):
         ready = self._ready = deque(self._ready)
         ready.extend(self._idle)
         self._idle.clear()
+        self._releases_left = MOST_RELEASES
         left = self.callbacks_left
         outer = self._enter()
         try:
-            while ready:
+            while ready or self._release(ready):
                 if not left:
                     raise Spinning(self.call_id, MOST_CALLBACKS)
-                if left < BUSY and self._only_redelivers(ready):
-                    break
                 left -= 1
                 handle = ready.popleft()
-                if handle._cancelled:
+                if handle._cancelled or (left < BUSY and self._holds_back(handle)):
                     continue
                 try:
                     handle._context.run(handle._callback, *handle._args)
@@ -119,18 +119,26 @@ class BodyLoop(asyncio.AbstractEventLoop):
             self._ready = []
             self._leave(*outer)
 
-    def _only_redelivers(self, ready: deque[asyncio.Handle]) -> bool:
-        """Nothing is ready but anyio, which cancels those who clean up again and again, until what they wait for comes.
+    # anyio cancels those who clean up again and again, until what they wait for has come, and another loop turns with
+    # it until then. Here it would never come. So in a busy feed anyio goes on only when nothing else is ready, and
+    # after a while not before the next event.
 
-        Another loop would turn with it until then. Here it would never come; so it goes on after the next event.
-        """
-        if any(getattr(handle._callback, "__name__", "") != tasks.DELIVERS for handle in ready):
+    def _holds_back(self, handle: asyncio.Handle) -> bool:
+        if self._released:
+            self._released -= 1
             return False
-        self._redeliveries_left -= 1
-        if self._redeliveries_left >= 0:
+        if getattr(handle._callback, "__name__", "") != tasks.DELIVERS:
             return False
-        self._redeliveries_left = MOST_REDELIVERIES
-        self._idle.extend(ready)
+        self._idle.append(handle)
+        return True
+
+    def _release(self, ready: deque[asyncio.Handle]) -> bool:
+        if not self._idle or not self._releases_left:
+            return False
+        self._releases_left -= 1
+        self._released = len(self._idle)
+        ready.extend(self._idle)
+        self._idle.clear()
         return True
 
     def _enter(self) -> _Outer:
