@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
@@ -82,10 +83,8 @@ async def pay(line: Line) -> Receipt:
 
 @mcp.job(signals=[force])
 async def pay_line(ctx: DurableContext, line: Line) -> Receipt:
-    try:
+    with suppress(TimeoutError):
         await ctx.receive(force, timeout=line.due_date - ctx.now())
-    except TimeoutError:
-        pass
     return await pay(line)
 
 
