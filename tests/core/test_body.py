@@ -43,6 +43,7 @@ from perdure.core.events import (
     TimerFired,
 )
 from perdure.core.retry import ONCE
+from perdure.effects import Effects, current_effects
 from perdure.errors import CallNotFound, Diverged
 from tests.core.bodies import Get, Job, Main, encode, step
 
@@ -228,6 +229,16 @@ def test_chance_is_the_same_in_every_life() -> None:
 
     assert feed(main, START)[0].finish == feed(main, START)[0].finish
     assert feed(main, Started(100.0, 2, "3.11"))[0].finish != feed(main, START)[0].finish
+
+
+def test_a_body_is_the_effects_of_what_runs_in_it() -> None:
+    async def main(body: Body) -> bytes:
+        effects: Effects = body
+        assert current_effects() is effects
+        return b"seen"
+
+    assert feed(main, START)[0].finish == Complete(b"seen")
+    assert current_effects() is None
 
 
 # --- giving up ------------------------------------------------------------------------------------

@@ -151,8 +151,6 @@ class Body:
         try:
             self._HAPPEN[type(event)](self, event)
             loop.run()
-            if self._unreadable is not None:
-                raise self._unreadable
             if self._main is not None and self._main.done():
                 self._wind_up()
             if self._cancels > 1 and self.finish is None:
@@ -160,6 +158,8 @@ class Body:
         except KeyboardInterrupt:
             self.drop()
             raise
+        if self._unreadable is not None:
+            raise self._unreadable
         commands, loop.commands = loop.commands, []
         if loop.undone:
             loop.undone = False
