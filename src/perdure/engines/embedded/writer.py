@@ -33,7 +33,7 @@ RETRY_AFTER = 1.0
 """Seconds between two tries while there is no room."""
 
 UNITS_AT_ONCE = 500
-"""Of one transaction: others of this process and of its siblings wait for it."""
+"""Of one transaction, about: others of this process and of its siblings wait for it."""
 
 EXIT_CODE = os.EX_IOERR if hasattr(os, "EX_IOERR") else 74
 
@@ -72,7 +72,8 @@ class Writer:
         self._probe = probe
         self._on_fatal = on_fatal
         self._checkpoints = Checkpoints(ledger.connection, path)
-        self._queue: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
+        self._gathered: list[Unit] = []
+        self._queue: queue.SimpleQueue[list[Unit] | None] = queue.SimpleQueue()
         self._is_held_up = False
         self._is_closing = False
         self._is_stopping = False
@@ -85,13 +86,26 @@ class Writer:
         self._thread.start()
 
     def put(self, write: Write[Any], then: Then) -> None:
-        self._queue.put(Unit(write, then))
+        """On the loop. What one turn of it puts goes over at its end: the thread would begin with the first alone."""
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(Unit(write, then))
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for first in range(0, len(gathered), UNITS_AT_ONCE):
+            self._queue.put(gathered[first : first + UNITS_AT_ONCE])
 
     async def stop(self) -> None:
         """Everything that was put is committed or has failed, and was told."""
-        self._is_closing = True  # what cannot be written now fails
-        self._queue.put(None)
+        self.end()
         await asyncio.to_thread(self._thread.join)
+
+    def end(self) -> None:
+        """Whatever was put is still seen to, in the writer's thread."""
+        self._is_closing = True  # what cannot be written now fails
+        self._hand_over()
+        self._queue.put(None)
 
     def has_changed_elsewhere(self) -> bool:
         """From any thread; while a batch is written, the answer is that from its beginning."""
@@ -123,12 +137,12 @@ class Writer:
 
     def _take(self) -> list[Unit]:
         batch: list[Unit] = []
-        unit = self._queue.get()
-        while unit is not None:
-            batch.append(unit)
+        units = self._queue.get()
+        while units is not None:
+            batch += units
             if len(batch) >= UNITS_AT_ONCE or not self._queue.qsize():
                 return batch
-            unit = self._queue.get_nowait()
+            units = self._queue.get_nowait()
         self._is_stopping = True
         return batch
 
@@ -240,13 +254,13 @@ class Writer:
         held = self._fail_new_calls(batch, refusal)
         while (left := until - time.monotonic()) > 0 and not self._is_stopping:
             try:
-                unit = self._queue.get(timeout=left)
+                units = self._queue.get(timeout=left)
             except queue.Empty:
                 break
-            if unit is None:
+            if units is None:
                 self._is_stopping = True
             else:
-                held += self._fail_new_calls([unit], refusal)
+                held += self._fail_new_calls(units, refusal)
         return held
 
     def _fail_new_calls(self, batch: list[Unit], refusal: StorageError) -> list[Unit]:
