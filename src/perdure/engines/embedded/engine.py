@@ -293,6 +293,8 @@ class _Serving:
         await self.journal.open()
         await self._presence.join()
         await self.begin_work(self._functions)
+        # What the last life wrote and told nobody, above all the ends of calls.
+        await self._refresh(tuple(self._watchers.call_ids))
 
     @property
     def worker(self) -> Worker | None:
