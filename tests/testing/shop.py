@@ -57,7 +57,7 @@ async def hurry(ctx: DurableContext) -> str:
     return "late"
 
 
-@mcp.tool()
+@mcp.tool(signals=[go])
 async def buy(item: str, ctx: DurableContext) -> str:
     """Takes one from stock, then pays, then has it packed by a job while it waits to be told to send it."""
     await stock.update("tea", lambda left: (left or 0) - 1)
