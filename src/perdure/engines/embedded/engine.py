@@ -132,8 +132,8 @@ class Embedded:
             await serving.open(notices)
             try:
                 async with around or nullcontext():
-                    await serving.begin_work(functions if work else None)
                     try:
+                        await serving.begin_work(functions if work else None)
                         yield
                     finally:
                         await _to_its_end(serving.end_work())

@@ -24,7 +24,10 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, read)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        self._thread.shutdown()
         self._ledger.connection.close()
 
     def _answer(self, read: Read[T]) -> T:

@@ -59,7 +59,15 @@ class SqliteJournal:
         self._reader: Reader | None = None
 
     async def open(self) -> None:
-        self._writer, self._reader = await asyncio.to_thread(self._connect, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        connecting = loop.run_in_executor(None, self._connect, loop)
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # The thread goes on connecting, and what it opens would stay open.
+            connecting.add_done_callback(_close_again)
+            raise
+        self._writer, self._reader = connecting.result()
         self._writer.start()
 
     async def close(self) -> None:
@@ -126,6 +134,15 @@ class SqliteJournal:
             return LockFile(self.path.with_name(f"{self.path.name}-lock"))
         except OSError as error:
             raise storage_error(error, str(self.path)) from error
+
+
+def _close_again(connecting: asyncio.Future[tuple[Writer, Reader]]) -> None:
+    if connecting.cancelled() or connecting.exception() is not None:
+        return
+    writer, reader = connecting.result()
+    reader.end()
+    writer.start()
+    writer.end()
 
 
 def _log_failure(_result: None, error: BaseException | None) -> None:
