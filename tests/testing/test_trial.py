@@ -154,6 +154,15 @@ async def test_a_step_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch
             await t.advance(timedelta(days=1))
 
 
+async def test_a_result_that_only_time_could_bring_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quiet, "PATIENCE", 0.05)
+    async with trial(mcp) as t:
+        t.stub(order, take)
+        call = await t.start("deliver", {"item": "tea", "days": 1})
+        with pytest.raises(TimeoutError, match="nobody moves the clock"):
+            await call.result()
+
+
 async def test_settling_does_not_wait_for_others_who_go_round_and_round() -> None:
     async with trial(mcp) as t:
         stop = asyncio.Event()

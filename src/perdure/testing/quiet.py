@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from perdure.errors import PerdureError
 from perdure.testing.engine import TrialEngine
+
+T = TypeVar("T")
 
 PATIENCE = 5.0
 """Real seconds that a step gets which does real I/O."""
@@ -25,6 +28,32 @@ class StillRunning(PerdureError, TimeoutError):
             "steps run: stub a step that waits for something which does not come, and let a stub that is to time out "
             "raise TimeoutError."
         )
+
+
+class NobodyMovesTheClock(PerdureError, TimeoutError):
+    """A test waits for a call, and the call for time to pass."""
+
+    def __init__(self, call_id: str) -> None:
+        self.call_id = call_id
+        super().__init__(
+            f"Call {call_id} waits, and nobody moves the clock of its trial: `await t.advance(…)` before its result is "
+            "waited for, or send the signal that it waits for."
+        )
+
+
+async def result_of(engine: TrialEngine, call_id: str, result: Coroutine[Any, Any, T]) -> T:
+    """The result of a call. Raises `NobodyMovesTheClock` instead of waiting for ever."""
+    waiting = asyncio.get_running_loop().create_task(result)
+    try:
+        writes = -1
+        while not waiting.done():
+            if engine.ledger.writes == writes and not any(engine.running()):
+                raise NobodyMovesTheClock(call_id)
+            writes = engine.ledger.writes
+            await asyncio.wait({waiting}, timeout=PATIENCE)
+        return waiting.result()
+    finally:
+        waiting.cancel()
 
 
 async def until_quiet(engine: TrialEngine) -> None:

@@ -19,7 +19,7 @@ from perdure.job import Job
 from perdure.server import DurableMCP
 from perdure.step import Step, has_reconcile, stubbed
 from perdure.testing.engine import TrialEngine
-from perdure.testing.quiet import until_quiet
+from perdure.testing.quiet import result_of, until_quiet
 from perdure.testing.stub import Stub
 
 P = ParamSpec("P")
@@ -83,10 +83,13 @@ class Trial:
         given: Mapping[str, Any] = {} if arguments is None else arguments
         if isinstance(tool, str):
             calls = self.calls if principal is None else self.calls.of(principal)
-            return await calls.start(tool, given)
-        asker = asker_here() if principal is None else Asker(principal.caller, principal)
-        call_id = await start_detached(lambda: self._engine, tool.request(given), asker)
-        return Call(call_id, lambda timeout: self.calls.result(call_id, timeout=timeout))
+            call_id = (await calls.start(tool, given)).id
+        else:
+            asker = asker_here() if principal is None else Asker(principal.caller, principal)
+            call_id = await start_detached(lambda: self._engine, tool.request(given), asker)
+        return Call(
+            call_id, lambda timeout: result_of(self._engine, call_id, self.calls.result(call_id, timeout=timeout))
+        )
 
     async def advance(self, delta: timedelta) -> None:
         """Let time pass: what is due comes in its order, and each time all that follows from it is done first.
