@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import ModuleType
@@ -91,6 +92,8 @@ def _enclosed(fn: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _name_of(thing: Any) -> str | None:
+    if thing is os.environ:
+        return "os.environ"
     if isinstance(thing, ModuleType):
         return {"posixpath": "os.path", "ntpath": "os.path"}.get(thing.__name__, thing.__name__)
     name = getattr(thing, "__qualname__", None)
