@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from itertools import count
@@ -30,7 +29,7 @@ class NoHost:
 
 def body(main: Main) -> Function:
     async def run(effects: Effects, facts: CallFacts, arguments: bytes) -> bytes:
-        return NUMBER.encode(await main(effects, json.loads(arguments)))
+        return NUMBER.encode(await main(effects, NUMBER.decode(arguments)))
 
     name = main.__name__
     return Function(f"bench:{name}", name, "tool", BodyFunction(run), NoHost())
@@ -60,7 +59,7 @@ async def ten_steps(effects: Effects, number: int) -> int:
 
 
 def _whole_step(facts: CallFacts, arguments: bytes) -> Work:
-    number: int = json.loads(arguments)
+    number = NUMBER.decode(arguments)
     return Work(lambda: add_one(number), NUMBER.encode, ONCE, context=copy_context())
 
 

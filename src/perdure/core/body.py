@@ -170,7 +170,8 @@ class Body:
 
     def drop(self) -> None:
         """Make the body leave memory: each of its coroutines gets `Parked`, newest first, on this thread and now."""
-        self._loop.drop()
+        if self.finish is None:  # else all of them have ended
+            self._loop.drop()
 
     # --- the events ---
 

@@ -25,7 +25,7 @@ _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_
 class AnnotatedCodec(Generic[T]):
     """Values of one annotation; `what` they are goes into errors."""
 
-    __slots__ = ("_adapter", "_dump", "_parse", "_plain", "what")
+    __slots__ = ("_adapter", "_dump", "_parse", "_plain", "_scalar", "what")
 
     def __init__(self, annotation: Any, what: str) -> None:
         self.what = what
@@ -33,6 +33,7 @@ class AnnotatedCodec(Generic[T]):
             self._adapter, self._plain = _adapter_of(annotation, repr(annotation))
         except _Unfit as exc:
             raise NotRecordable(what, str(exc)) from exc.__cause__
+        self._scalar = annotation if annotation in _SCALARS else None
         self._dump = self._adapter.serializer.to_json
         self._parse = self._adapter.validator.validate_json
 
@@ -41,7 +42,7 @@ class AnnotatedCodec(Generic[T]):
             raw = self._dump(value, by_alias=False, round_trip=True, warnings="error")
         except (PydanticSerializationError, RecursionError, ValueError) as exc:
             raise NotRecordable(self.what, _why_not_written(exc)) from exc
-        if not (self._plain and is_plain(value)):
+        if not ((self._plain or type(value) is self._scalar) and is_plain(value)):
             self._prove(value, raw)
         return raw
 
@@ -67,6 +68,10 @@ class AnnotatedCodec(Generic[T]):
             raise NotRecordable(self.what, f"it would not be read back: {_first_error(exc)}") from exc
         if (change := difference(value, returned)) is not None:
             raise NotRecordable(f"{self.what}{change.place}", f"{change.what}.")
+
+
+_SCALARS = (int, float, bool)
+"""Plain where the value is just that: pydantic also takes a `bool` for an `int`, and gives the `int` back."""
 
 
 def is_plain(value: object, depth: int = DEPTH) -> bool:
