@@ -25,6 +25,7 @@ from perdure.engine import (
     StoreOperation,
     StoreReply,
 )
+from perdure.errors import StorageError
 
 T = TypeVar("T")
 
@@ -96,6 +97,8 @@ class Claimed:
     events: tuple[Event, ...]
     attempts: tuple[Attempt, ...]
     inbox: tuple[InboxRow, ...]
+    unreadable: StorageError | None = None
+    """Why its journal cannot be read: written by a newer perdure, or damaged. The others of a claim can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,8 @@ class Append(Write[tuple[Delivered, ...]]):
     cancels: tuple[str, ...] = ()
     """Children (by id) that this call gives up: those that it started get a cancel into their inbox, once, unless they
     have ended or another call waits for them too. An end gives up all."""
+    unsent: tuple[str, ...] = ()
+    """Signals among the consumed that did not count: a `once` one may come again."""
     keeps_key: bool = False
     """Of an end that did not complete: the outcome is unknown, so the key stays taken until an operator's retry."""
     park: bool = False

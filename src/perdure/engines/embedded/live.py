@@ -158,11 +158,23 @@ class LiveCall:
             self._deadline = self.ground.clock.alarm(self.held.deadline, self._deadline_passed)
 
     def _deadline_passed(self) -> None:
-        async def cancel() -> None:
-            await self.look_at_inbox()
-            self.take(CancelAsked(DEADLINE, self.ground.clock.now()))
+        self.after_inbox(lambda: self.take(CancelAsked(DEADLINE, self.ground.clock.now())))
 
-        self.ground.spawn(cancel())
+    def after_inbox(self, then: Callable[[], None]) -> None:
+        """Do it when all is taken that came in before; where that cannot be read, it is tried again in a second."""
+
+        async def look() -> None:
+            try:
+                await self.look_at_inbox()
+            except StorageError as error:
+                self.ground.log.warning("the inbox of call %s cannot be read now: %s", self.call_id, error)
+                self.ground.clock.alarm(self.ground.clock.now() + 1.0, lambda: self.after_inbox(then))
+            else:
+                if not self.left:
+                    then()
+
+        if not self.left:
+            self.ground.spawn(look())
 
     def look_soon(self) -> None:
         """Something came in; a look that has not begun sees it too."""
@@ -172,7 +184,10 @@ class LiveCall:
 
     async def _look(self) -> None:
         self._will_look = False
-        await self.look_at_inbox()
+        try:
+            await self.look_at_inbox()
+        except StorageError:
+            self.after_inbox(lambda: None)
 
     async def look_at_inbox(self) -> None:
         """Take what came in from outside, in the order in which it came."""
@@ -203,8 +218,11 @@ class LiveCall:
 
     def refused(self, error: BaseException) -> None:
         """A unit of ours was not written: nothing that follows from it may leave."""
-        if isinstance(error, Fenced | StorageError):
+        if isinstance(error, Fenced):
             self.lose()
+        elif isinstance(error, StorageError):
+            self.lose()
+            self.ground.give_back_later(self.held)
         else:
             self.stick(error, diverged=False)
 

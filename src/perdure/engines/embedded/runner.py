@@ -28,6 +28,7 @@ from perdure.core.events import (
     Fed,
     Marked,
     Resumed,
+    Signalled,
     Started,
     StepLate,
     StepRaised,
@@ -47,10 +48,11 @@ from perdure.engines.embedded.journal import (
     Delivered,
     ForgetCrashes,
     Held,
+    InboxRow,
 )
 from perdure.engines.embedded.live import DEADLINE, MOST_CRASHES, LiveCall, dies_again_and_again, keeps_key
 from perdure.engines.embedded.steps import Outcome, Returned, StepRun
-from perdure.errors import PerdureError, StorageError
+from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
     from perdure.engines.embedded.worker import Worker
@@ -80,6 +82,7 @@ class BodyCall(LiveCall):
             return run.main(body, facts, held.arguments)
 
         self._main = main
+        self._readers = run.signals
         self._body: Body | None = None
         self._steps: dict[str, tuple[StepRun, asyncio.Task[None]]] = {}
         self._alarms: dict[str, Alarm] = {}
@@ -181,6 +184,26 @@ class BodyCall(LiveCall):
             self.take(Resumed(now))
 
     # --- events in ---
+
+    def take_row(self, row: InboxRow) -> None:
+        if isinstance(row.event, Signalled) and row.row > self._last_row and not self._reads(row.event):
+            # It never was: no life is told of it, so all of them go the same way.
+            self._last_row = row.row
+            if not self.left:
+                self._append((), (row.row,), [], {}, {"unsent": (row.event.name,)}, self._status)
+        else:
+            super().take_row(row)
+
+    def _reads(self, signal: Signalled) -> bool:
+        """Who sent it may have had no code, or another version's."""
+        read = self._readers.get(signal.name)
+        try:
+            if read is not None:
+                read(signal.value)
+        except Exception as error:
+            self.ground.log.error("call %s: a signal %r was dropped: %s", self.call_id, signal.name, error)
+            return False
+        return True
 
     def take(self, event: Fed, row: int | None = None) -> None:
         if self.left:
@@ -390,7 +413,7 @@ class BodyCall(LiveCall):
     async def _step_to_its_end(self, step: StepRun, command: c.RunStep) -> None:
         try:
             outcome = await step.run()
-        except StorageError as error:
+        except Exception as error:  # not the step's own, which is an outcome
             self.refused(error)
             return
         self._steps.pop(step.key, None)
@@ -428,16 +451,15 @@ class BodyCall(LiveCall):
         self._alarms[key] = self.ground.clock.alarm(when, lambda: self._timer_due(key, when))
 
     def _timer_due(self, key: str, when: float) -> None:
-        async def fire() -> None:
-            # What came in before the timer was found due is fed first: an approval beats a deadline that
-            # nobody was there to notice.
-            await self.look_at_inbox()
+        def fire() -> None:
             fired = TimerFired(key, max(when, self.ground.clock.now()))
-            if not self.left and self._still_wanted(fired):
+            if self._still_wanted(fired):
                 self.take(fired)
 
         self._alarms.pop(key, None)
-        self.ground.spawn(fire())
+        # What came in before the timer was found due is fed first: an approval beats a deadline that nobody was
+        # there to notice.
+        self.after_inbox(fire)
 
     # --- units that the database decides ---
 
@@ -529,9 +551,12 @@ class BodyCall(LiveCall):
 
     @property
     def is_idle(self) -> bool:
-        if self.left or self._body is None or self._undecided or self._commits_in_flight:
+        if self.left or self._body is None or self._commits_in_flight or self._backlog:
             return False
-        return all(step.next_at is not None for step, _ in self._steps.values())
+        if any(step.next_at is None for step, _ in self._steps.values()):
+            return False
+        # What was asked and is not on its way yet is no wait either.
+        return all(isinstance(ask, c.AwaitEnd) or key in self._steps for key, ask in self._body.pending.items())
 
     @property
     def steps_running(self) -> list[asyncio.Task[None]]:

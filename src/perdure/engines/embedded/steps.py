@@ -166,7 +166,16 @@ class StepRun:
             try:
                 async with asyncio.timeout(self.work.timeout):
                     found = await ask()
-            except Exception as error:
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                break  # its own: nothing more is known
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    break
                 wait = next_delay(policy, count, error, self.work.useless, random())
                 if wait is None:
                     break

@@ -81,6 +81,7 @@ class Worker:
         """What the replay check found, for trials to raise."""
         self._functions_served = functions
         self._functions: dict[str, Function] = {}
+        self._newest_read: Function | None = None
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="perdure-step")
         self._most_in_memory = bodies_in_memory
         self._live: dict[str, LiveCall] = {}
@@ -165,16 +166,16 @@ class Worker:
         return not self.draining and self._find(function) is not None
 
     def _find(self, name: str) -> Function | None:
-        found = self._functions.get(name)
-        if found is None:  # registered since
+        served = self._functions_served
+        if served and served[-1] is not self._newest_read:  # registered since, perhaps in place of another
             self._read_functions()
-            found = self._functions.get(name)
-        return found
+        return self._functions.get(name)
 
     def _read_functions(self) -> None:
         for function in self._functions_served:
             for name in (function.name, *function.aliases):
-                self._functions.setdefault(name, function)
+                self._functions[name] = function
+        self._newest_read = self._functions_served[-1] if self._functions_served else None
 
     async def _offer(self) -> None:
         self._read_functions()
@@ -190,8 +191,13 @@ class Worker:
     def begin(self, held: Held, context: Context | None) -> None:
         """The first life of a call that was started here; its row is on disk."""
         call = self._load(held, context)
-        if call is not None:
+        if call is None:
+            return
+        try:
             call.begin()
+        except Exception as error:
+            log.exception("call %s cannot begin", call.call_id)
+            call.stick(error, diverged=True)
 
     def _load(self, held: Held, context: Context | None) -> LiveCall | None:
         function = self._find(held.view.function)
@@ -220,6 +226,21 @@ class Worker:
                 self._was_full = False
                 self.look()
 
+    def give_back_later(self, held: Held) -> None:
+        """The storage refused a unit of the call: it is nobody's until its row says so, which is tried each second."""
+
+        def tried(_: None, error: BaseException | None) -> None:
+            if isinstance(error, StorageError) and not self.draining:
+                self.give_back_later(held)
+            else:
+                self.look()
+
+        def give_back() -> None:
+            self.journal.write(Yield(held.n, held.epoch), tried)
+
+        if not self.draining:
+            self.clock.alarm(self.clock.now() + 1.0, give_back)
+
     # --- claiming ---
 
     def look(self) -> None:
@@ -232,7 +253,7 @@ class Worker:
             self._something_due.clear()
             try:
                 await self._claim_due()
-            except StorageError:
+            except Exception:
                 log.exception("cannot claim calls; trying again in a second")
                 await asyncio.sleep(1)
                 self.look()
@@ -258,6 +279,8 @@ class Worker:
             return
         call.is_loading = True
         try:
+            if claimed.unreadable is not None:
+                raise claimed.unreadable
             await call.begin_again(claimed)
         except Exception as error:
             log.exception("call %s cannot be loaded", call.call_id)
@@ -384,13 +407,18 @@ class Worker:
 
     async def _remove_expired(self) -> None:
         """Remove what was kept long enough, a small batch at a time."""
-        removed = await commit(self.journal, RemoveExpired(self.clock.now(), REMOVED_AT_ONCE))
-        expiry = await self.journal.read(NextExpiry())
-        if expiry is None or self.draining:
-            when = self.clock.now() + 3600
-        elif removed == REMOVED_AT_ONCE:
-            when = self.clock.now() + 0.1
-        else:
-            when = max(expiry, self.clock.now() + 60)
+        pause = 60.0
+        try:
+            removed = await commit(self.journal, RemoveExpired(self.clock.now(), REMOVED_AT_ONCE))
+            expiry = await self.journal.read(NextExpiry())
+            if expiry is None:
+                pause = 3600.0
+            elif removed == REMOVED_AT_ONCE:
+                pause = 0.1
+            else:
+                pause = max(expiry - self.clock.now(), pause)
+        except StorageError as error:
+            log.warning("cannot remove expired calls now: %s", error)
         if not self.draining:
-            self._next_removal = self.clock.alarm(when, lambda: self.spawn(self._remove_expired()))
+            again = self.clock.now() + pause
+            self._next_removal = self.clock.alarm(again, lambda: self.spawn(self._remove_expired()))

@@ -78,6 +78,8 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
         told = end_call(ledger, n, end, seq=seq, kept=kept, frees_key=frees, followed=followed)
     if write.consumed:
         drop(ledger, n, write.consumed)
+    for name in write.unsent:
+        ledger.execute("DELETE FROM once WHERE call = ? AND name = ?", (n, name))
     if write.status_text is not None or write.progress is not None:
         _say(ledger, write)
     if write.park:

@@ -66,7 +66,15 @@ def retry_call(ledger: Ledger, write: RetryCall) -> Accepted:
     if found is not None:
         return found[1]
     new = insert(ledger, request, write.new_call_id, write.at, write.seed, write.python, None, write.call_id)
+    if request.shared:
+        _hand_on(ledger, n, new.n)
     return Accepted(new.call_id, "new")
+
+
+def _hand_on(ledger: Ledger, former: int, n: int) -> None:
+    """Who held the shared call holds the new one, and nobody else."""
+    ledger.execute("DELETE FROM holders WHERE call = ?", (n,))
+    ledger.execute("INSERT INTO holders (call, caller) SELECT ?, caller FROM holders WHERE call = ?", (n, former))
 
 
 def _go_on(ledger: Ledger, n: int) -> None:
@@ -81,12 +89,12 @@ def _as_requested(ledger: Ledger, n: int) -> Request:
     """The request of an earlier call again, without who waited for it and without its idempotency key."""
     row = ledger.row(
         f"SELECT function, tool, kind, {ARGUMENTS}, digest, caller, principal, key, shared, reuse, retain, "
-        "on_disconnect, signals, deadline - created FROM calls WHERE n = ?",
+        "on_disconnect, signals, deadline - created, identical FROM calls WHERE n = ?",
         (n,),
     )
     assert row is not None
     (function, tool, kind, arguments, digest, caller, principal, key, shared, reuse, retain, on_disconnect) = row[:12]
-    signals, deadline = row[12:]
+    signals, deadline, identical = row[12:]
     return Request(
         function=function,
         tool=tool,
@@ -101,6 +109,7 @@ def _as_requested(ledger: Ledger, n: int) -> Request:
         retain=timedelta(seconds=retain),
         deadline=None if deadline is None else timedelta(seconds=deadline),
         on_disconnect=on_disconnect,
+        attach_identical=bool(identical),
         signals=() if signals is None else signals_from(signals),
     )
 

@@ -23,6 +23,8 @@ CHILD = """
     SELECT n, status FROM calls
     WHERE id = ? AND ended IS NULL AND parent = (SELECT id FROM calls WHERE n = ?)"""
 
+AWAITED = "SELECT 1 FROM links JOIN calls ON n = links.parent WHERE child = ? AND ended IS NULL"
+
 CHILDREN = "SELECT DISTINCT id FROM links JOIN calls ON n = child WHERE links.parent = ?"
 
 KEPT = "max(retain, coalesce(reuse, 0))"
@@ -59,7 +61,7 @@ def give_up(ledger: Ledger, n: int, children: Iterable[str], at: float) -> list[
 
 
 def _cancel_child(ledger: Ledger, child: int, status: str, at: float) -> tuple[Delivered, ...]:
-    if ledger.row("SELECT 1 FROM links WHERE child = ?", (child,)) is not None:
+    if ledger.row(AWAITED, (child,)) is not None:
         return ()  # somebody else waits for it too
     if status == "stuck":
         ended = end_stuck(ledger, child, "", at)

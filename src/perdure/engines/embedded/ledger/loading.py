@@ -10,6 +10,7 @@ from perdure.core.codec import decode_event
 from perdure.core.events import Event
 from perdure.engines.embedded.journal import Attempt, InboxRow
 from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.errors import StorageError
 
 EVENTS = "SELECT call, body FROM events WHERE call IN (SELECT value FROM json_each(?)) ORDER BY call, seq"
 
@@ -20,11 +21,16 @@ ATTEMPTS = """
 INBOXES = "SELECT call, row, body FROM inbox WHERE call IN (SELECT value FROM json_each(?)) ORDER BY row"
 
 
-def events_of(ledger: Ledger, calls: Sequence[int]) -> dict[int, list[Event]]:
+def events_of(ledger: Ledger, calls: Sequence[int]) -> tuple[dict[int, list[Event]], dict[int, StorageError]]:
+    """The events of each call, and of which calls they cannot be read."""
     found: defaultdict[int, list[Event]] = defaultdict(list)
+    unreadable: dict[int, StorageError] = {}
     for n, body in ledger.execute(EVENTS, (json.dumps(calls),)):
-        found[n].append(decode_event(body))
-    return found
+        try:
+            found[n].append(decode_event(body))
+        except StorageError as error:
+            unreadable.setdefault(n, error)
+    return found, unreadable
 
 
 def attempts_of(ledger: Ledger, calls: Sequence[int]) -> dict[int, list[Attempt]]:

@@ -119,7 +119,10 @@ def read_record(ledger: Ledger, read: ReadRecord) -> Record:
     *viewed, seed, python, reason, caller, principal, arguments = row
     n = row[0]
     seen = view_of(viewed, ledger.clock())
-    events: list[Event] = [Started(seen.created.timestamp(), int(seed), python), *events_of(ledger, [n])[n]]
+    middle, unreadable = events_of(ledger, [n])
+    if unreadable:
+        raise unreadable[n]
+    events: list[Event] = [Started(seen.created.timestamp(), int(seed), python), *middle[n]]
     end = _end(seen, reason)
     if end is not None:
         events.append(end)

@@ -68,8 +68,14 @@ def claim(ledger: Ledger, write: Claim) -> tuple[Claimed, ...]:
     if not calls:
         return ()
     held = [_own(ledger, write, n) for n in calls]
-    events, attempts, inboxes = events_of(ledger, calls), attempts_of(ledger, calls), inboxes_of(ledger, calls)
-    return tuple(Claimed(h, tuple(events[h.n]), tuple(attempts[h.n]), tuple(inboxes[h.n])) for h in held)
+    (events, unreadable), attempts, inboxes = (
+        events_of(ledger, calls),
+        attempts_of(ledger, calls),
+        inboxes_of(ledger, calls),
+    )
+    return tuple(
+        Claimed(h, tuple(events[h.n]), tuple(attempts[h.n]), tuple(inboxes[h.n]), unreadable.get(h.n)) for h in held
+    )
 
 
 def _to_try(ledger: Ledger, write: Claim) -> list[int]:
