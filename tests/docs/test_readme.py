@@ -15,7 +15,8 @@ from perdure.servers.standins.faults import Refuse, Schedule
 from perdure.servers.standins.standin import Asked, Reply, Standin
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = ROOT / "examples" / "README.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", EXAMPLES, *sorted((ROOT / "docs").rglob("*.md"))]
 SERVICE = "https://api.weather.gov"
 
 
@@ -55,3 +56,10 @@ def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", page.read_text())
     broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert broken == []
+
+
+def test_every_example_is_listed_and_tested() -> None:
+    listed = set(re.findall(r"\]\((\w+)\.py\)", EXAMPLES.read_text()))
+    assert listed == {path.stem for path in (ROOT / "examples").glob("*.py")}
+    tests = {path.stem for folder in ("examples", "protocol") for path in (ROOT / "tests" / folder).glob("test_*.py")}
+    assert {f"test_{name}" for name in listed} - tests == set()
