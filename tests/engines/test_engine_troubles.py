@@ -40,8 +40,18 @@ class _TroubledJournal:
         self._journal = journal
         self._engine = engine
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._journal, name)
+    async def open(self) -> None:
+        await self._journal.open()
+
+    async def close(self) -> None:
+        await self._journal.close()
+
+    def write_soon(self, write: Write[None]) -> None:
+        self._journal.write_soon(write)
+
+    @property
+    def changed_elsewhere(self) -> bool:
+        return self._journal.changed_elsewhere
 
     def write(self, write: Write[Any], then: Then) -> None:
         if self._is_refused(write):
