@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from perdure.core.call import ENDED, Status
 from perdure.core.commands import NotifyChange, SendLog, Work
 from perdure.core.events import Event
+from perdure.core.record import keyword_record, record
 
 if TYPE_CHECKING:
     from perdure.effects import Effects, Host
@@ -47,7 +48,7 @@ MACHINE = "machine"
 # --- what can be run ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallFacts:
     """What a function may know of the call it runs for."""
 
@@ -62,6 +63,8 @@ class BodyFunction:
     """`main` runs in the body's own loop and returns the outcome's payload."""
 
     main: Callable[[Effects, CallFacts, bytes], Coroutine[Any, Any, bytes]]
+    signals: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict[str, Callable[[bytes], Any]])
+    """What reads each declared signal. One that it raises upon is dropped before the body hears of it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Function:
 # --- what is asked --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SignalSpec:
     """What a call accepts; `schema` is JSON Schema, so that those without the code can check."""
 
@@ -98,7 +101,7 @@ class SignalSpec:
     schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """Where in a parent's body a child was asked for."""
 
@@ -106,7 +109,7 @@ class Place:
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@keyword_record
 class Request:
     """A wish for a call. `start` decides which call it gets (DESIGN §11.1)."""
 
@@ -138,7 +141,7 @@ class Request:
     """A whole step's first life runs in its request's context; never recorded."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Accepted:
     """The answer to a request: which call it is. It is on disk."""
 
@@ -146,13 +149,13 @@ class Accepted:
     how: Literal["new", "attached", "adopted"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signal:
     name: str
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancel:
     """`caller` lets go of a shared call, which is cancelled when no one is left; None cancels for all."""
 
@@ -245,7 +248,7 @@ class TimelineEntry:
     next_attempt: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Query:
     """`caller` sees only its own; `principal` is a subject, for operators. Newest first."""
 
@@ -264,7 +267,7 @@ class Page:
     """Give it as `after` to go on; None at the end."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Notice:
     """What a running body wants its clients to hear, once it is recorded that it said so."""
 
@@ -275,27 +278,27 @@ class Notice:
 # --- stores ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GetEntry:
     scope: str
     """The caller of a per-principal store; empty for one that all share."""
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetEntry:
     scope: str
     key: str
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeleteEntry:
     scope: str
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SwapEntry:
     """Compare and set: write `value` (None deletes) if the entry is still `expected` (None: absent)."""
 
@@ -305,7 +308,7 @@ class SwapEntry:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListEntries:
     """In the order of the keys, those after `after`."""
 
@@ -318,7 +321,7 @@ class ListEntries:
 StoreOperation = GetEntry | SetEntry | DeleteEntry | SwapEntry | ListEntries
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoreReply:
     """`done` is false where a compare-and-set found another value, which `entries` then shows."""
 

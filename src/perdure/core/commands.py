@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from perdure.core.record import record
 from perdure.core.retry import Retry
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Work:
     """One step, ready to run: the function with its arguments, and the rules for running it.
 
@@ -34,7 +34,7 @@ class Work:
     context: Context | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunStep:
     key: str
     name: str
@@ -42,18 +42,18 @@ class RunStep:
     work: Work
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetTimer:
     key: str
     when: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DropTimer:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StartChild:
     """Start a job. Its row and `ChildStarted` are one transaction; `detached`: nobody waits for its end."""
 
@@ -69,7 +69,7 @@ class StartChild:
     """The job's call options, opaque to the core."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JoinCall:
     """Wait for the end of a call that is not this body's own; giving up waiting cancels nothing."""
 
@@ -79,7 +79,7 @@ class JoinCall:
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AwaitEnd:
     """No command: what a `StartChild` or `JoinCall` is from its `ChildStarted` on; `own`: the body's own child."""
 
@@ -88,7 +88,7 @@ class AwaitEnd:
     own: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UseStore:
     """Read or write a store. The write and its `StoreReturned` are one transaction."""
 
@@ -100,14 +100,14 @@ class UseStore:
     """One of `engine.StoreOperation`, opaque to the core."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Abandon:
     """The body no longer waits for `key`: a step is cancelled, a child asked to cancel."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mark:
     """Rides in the commit of its feed as `Marked`."""
 
@@ -115,13 +115,13 @@ class Mark:
     change: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetStatus:
     text: str
     data: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReportProgress:
     progress: float
     total: float | None
@@ -131,14 +131,14 @@ class ReportProgress:
 Level = Literal["debug", "info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendLog:
     level: Level
     data: bytes
     logger: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NotifyChange:
     """Tell clients that a list changed, or that the resource at `uri` did."""
 
@@ -146,17 +146,17 @@ class NotifyChange:
     uri: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Complete:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fail:
     error: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndCancelled:
     """The body ended by the cancellation that was asked for."""
 

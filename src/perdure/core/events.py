@@ -7,10 +7,10 @@ the path of the asking task and the n-th ask in it (`0/1`, `0.2/1`). Values and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from perdure.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """The first event of every journal; `seed` feeds `ctx.random` and `ctx.uuid4`."""
 
@@ -19,14 +19,14 @@ class Started:
     python: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resumed:
     """The call was loaded again, and time had passed."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StepReturned:
     key: str
     name: str
@@ -37,7 +37,7 @@ class StepReturned:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StepRaised:
     """A step gave up; `error` is what the body gets."""
 
@@ -50,7 +50,7 @@ class StepRaised:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StepLate:
     """What an abandoned step came to: for the timeline, fed to nobody."""
 
@@ -62,7 +62,7 @@ class StepLate:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TimerFired:
     """`at` is the later of the timer's due time and the clock when it was fed."""
 
@@ -70,20 +70,20 @@ class TimerFired:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signalled:
     name: str
     value: bytes
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CancelAsked:
     reason: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChildStarted:
     """`call_id` is what `start` decided: a new call, or with a key perhaps one that ran already."""
 
@@ -94,7 +94,7 @@ class ChildStarted:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChildRefused:
     key: str
     name: str
@@ -103,7 +103,7 @@ class ChildRefused:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChildEnded:
     """The end of a child whose result the body waits for; one of `value` and `error` is there."""
 
@@ -114,7 +114,7 @@ class ChildEnded:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoreReturned:
     """The reply of a store, in the same transaction as what was written."""
 
@@ -125,7 +125,7 @@ class StoreReturned:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Marked:
     """`ctx.patched` took the new way here; read before replay begins, fed to nobody."""
 
@@ -134,19 +134,19 @@ class Marked:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Completed:
     value: bytes
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     error: bytes
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancelled:
     reason: str
     at: float
