@@ -12,12 +12,12 @@ from typing_extensions import TypedDict
 from perdure.calls import Call, ask_for, asker_here, outcome_of, start_detached
 from perdure.core.codec import codec_for, digest
 from perdure.effects import current_effects
-from perdure.engine import KEPT, Engine, Request
+from perdure.engine import Engine, Request
 from perdure.errors import PerdureError
 from perdure.key import key_of
 
 if TYPE_CHECKING:
-    from perdure.tool import CallOptions
+    from perdure.tool import Options
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,8 +39,8 @@ class Registered(Protocol):
     @property
     def arguments(self) -> Arguments: ...
     @property
-    def options(self) -> CallOptions:
-        """With the server's defaults filled in."""
+    def options(self) -> Options:
+        """What it was registered with, and the server's defaults."""
         ...
 
     def decode(self, outcome: bytes) -> Any: ...
@@ -57,7 +57,7 @@ class Job(Generic[P, T]):
         self._registered = registered
         self._key = key
         self._after = after
-        template = registered.options.get("key")
+        template = registered.options.key
         self._key_of = None if template is None else key_of(template, registered.arguments.names)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -89,7 +89,6 @@ class Job(Generic[P, T]):
         registered, options = self._registered, self._registered.options
         values = registered.arguments.validate(arguments)
         key = self._key if self._key is not None or self._key_of is None else self._key_of(values)
-        reuse = options.get("reuse")
         return Request(
             function=registered.function,
             tool=self.name,
@@ -97,13 +96,13 @@ class Job(Generic[P, T]):
             arguments=registered.arguments.encode(values),
             digest=digest((), values),
             key=key,
-            shared=options.get("shared", False),
-            reuse=reuse,
-            attach_identical=options.get("identical") == "attach",
-            deadline=options.get("deadline"),
-            retain=max(options.get("retain", KEPT), reuse or timedelta(0)),
-            on_disconnect=options.get("on_disconnect", "continue"),
-            signals=tuple(signal.spec for signal in options.get("signals", ())),
+            shared=options.shared,
+            reuse=options.reuse,
+            attach_identical=options.attach_identical,
+            deadline=options.deadline,
+            retain=options.retain,
+            on_disconnect=options.on_disconnect,
+            signals=tuple([signal.spec for signal in options.signals]),
             after=self._after,
         )
 

@@ -23,6 +23,7 @@ from perdure.job import Arguments as JobArguments
 from perdure.job import Job
 from perdure.key import KeyOf, key_of
 from perdure.protocol.asked import asked_context
+from perdure.signal import Signal
 from perdure.tool import (
     CallOptions,
     Durable,
@@ -77,7 +78,7 @@ class _RegisteredJob:
     tool: str
     function: str
     arguments: JobArguments
-    options: CallOptions
+    options: Options
     outcome: Outcome
     home: Home
 
@@ -98,6 +99,7 @@ class Registry:
         self._durables: dict[str, Durable] = {}
         self._jobs: dict[str, Job[..., Any]] = {}
         self._decode: dict[str, Callable[[bytes], Any]] = {}
+        self._signals: dict[str, Sequence[Signal[Any]]] = {}
         self._function_names: set[str] = set()
         self._stores: set[str] = set()
 
@@ -130,6 +132,9 @@ class Registry:
         assert view.outcome is not None
         decode = self._decode.get(view.tool)
         return view.result if decode is None else decode(view.outcome)
+
+    def signal(self, tool: str, name: str) -> Signal[Any] | None:
+        return next((signal for signal in self._signals.get(tool, ()) if signal.name == name), None)
 
     # --- what a function is ---
 
@@ -193,9 +198,10 @@ class Registry:
         self._offer(durable.function)
         self._durables[name] = durable
         self._decode[name] = outcome.value_of
+        self._signals[name] = plan.options.signals
         return durable
 
-    def keep_job(self, fn: Callable[..., Any], name: str, plan: Plan, options: CallOptions) -> Job[..., Any]:
+    def keep_job(self, fn: Callable[..., Any], name: str, plan: Plan) -> Job[..., Any]:
         if plan.sdk_context is not None:
             raise TypeError(f"{function_name(fn)}: a job has no request, so the SDK's Context has nothing for it")
         arguments = JobArguments(fn, without=plan.our_context)
@@ -207,10 +213,10 @@ class Registry:
         outcome = Outcome(encode, codec.decode)
         run = self._run_of(fn, "job", plan, arguments.decode, outcome)
         function = Function(function_name(fn), name, "job", run, self)
-        both: CallOptions = {**self._defaults, **options}
-        job = self._jobs[name] = Job(_RegisteredJob(name, function.name, arguments, both, outcome, self._home))
+        job = self._jobs[name] = Job(_RegisteredJob(name, function.name, arguments, plan.options, outcome, self._home))
         self._offer(function)
         self._decode[name] = codec.decode
+        self._signals[name] = plan.options.signals
         return job
 
     def keep_store(self, name: str) -> None:
@@ -224,6 +230,7 @@ class Registry:
         removed = self._durables.pop(name, None)
         if removed is not None:
             self._decode.pop(name, None)
+            self._signals.pop(name, None)
             self._function_names.discard(removed.function.name)
 
     def _offer(self, function: Function) -> None:

@@ -459,7 +459,7 @@ class DurableMCP(MCPServer[App]):
             plan = self._registry.plan(fn, "job", {**options, "durable": True}, read_only=False, idempotent=False)
             job_name = name or fn.__name__
             self._registry.check_free(fn, job_name)
-            job = self._registry.keep_job(fn, job_name, plan, options)
+            job = self._registry.keep_job(fn, job_name, plan)
             self._registry.note("job", job_name, plan, fn)
             return job
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from perdure.core.codec import codec_for
 from perdure.engine import SignalSpec
-from perdure.errors import Refused
+from perdure.errors import Diverged, Refused
 
 T = TypeVar("T")
 
@@ -34,6 +34,13 @@ class Signal(Generic[T]):
             return self._codec.encode(self._codec.accept(value))
         except ValidationError as exc:
             raise Refused(f"Signal {self.name!r} does not take this value. {exc}") from exc
+
+    def check(self, raw: bytes) -> None:
+        """Raises `Refused` if the signal does not take this JSON."""
+        try:
+            self._codec.decode(raw)
+        except Diverged as exc:
+            raise Refused(f"Signal {self.name!r} does not take this value. {exc.__cause__}") from exc
 
     def decode(self, raw: bytes) -> T:
         return self._codec.decode(raw)

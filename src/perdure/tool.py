@@ -28,7 +28,7 @@ from perdure.core.codec import digest, plain_function
 from perdure.core.commands import Work
 from perdure.core.retry import ONCE, Retry, TryAgain
 from perdure.effects import Effects, Host
-from perdure.engine import KEPT, BodyFunction, CallFacts, Function, Principal, Request, SignalSpec, WholeStep
+from perdure.engine import KEPT, BodyFunction, CallFacts, Function, Principal, Request, WholeStep
 from perdure.errors import NotRecordable, PerdureError
 from perdure.key import KeyOf
 from perdure.signal import Signal
@@ -106,7 +106,7 @@ class Options:
     on_disconnect: Literal["continue", "cancel"]
     attach_identical: bool
     retain: timedelta
-    signals: tuple[SignalSpec, ...]
+    signals: tuple[Signal[Any], ...]
 
 
 def resolve(way: Way, read_only: bool, idempotent: bool, options: CallOptions, defaults: CallOptions) -> Options:
@@ -142,7 +142,7 @@ def resolve(way: Way, read_only: bool, idempotent: bool, options: CallOptions, d
         on_disconnect=both.get("on_disconnect", "continue"),
         attach_identical=both.get("identical") == "attach",
         retain=retain,
-        signals=tuple(signal.spec for signal in both.get("signals", ())),
+        signals=tuple(both.get("signals", ())),
     )
 
 
@@ -348,7 +348,7 @@ class Durable:
             deadline=options.deadline,
             retain=options.retain,
             on_disconnect=options.on_disconnect,
-            signals=options.signals,
+            signals=tuple([signal.spec for signal in options.signals]),
             context=context,
         )
 
@@ -387,7 +387,8 @@ def run_of(
 ) -> BodyFunction | WholeStep:
     """How calls of `fn` run. `decode` makes its arguments of what was recorded, in every life anew."""
     if our_context is not None:
-        return BodyFunction(_body(fn, decode, outcome, host, our_context, [spec.name for spec in options.signals]))
+        signals = {signal.name: signal.decode for signal in options.signals}
+        return BodyFunction(_body(fn, decode, outcome, host, our_context, signals), signals)
     assert way == "whole step"
     given: Callable[[CallFacts], dict[str, Any]] = lambda facts: {}  # noqa: E731
     if sdk_context is not None and sdk_context_of is not None:

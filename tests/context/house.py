@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from perdure.calls import EVERYONE, Call, Calls
 from perdure.context import DurableContext
@@ -19,10 +19,9 @@ from perdure.effects import Effects
 from perdure.engine import BodyFunction, CallFacts, CallView, Engine, Function, Notice, Principal, Request, WholeStep
 from perdure.engines.embedded.engine import Embedded
 from perdure.job import Arguments, Job
+from perdure.signal import Signal
 from perdure.store import Store
-
-if TYPE_CHECKING:
-    from perdure.tool import CallOptions
+from perdure.tool import Options, resolve
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,7 +93,8 @@ class House:
 
     def _register(self, main: Callable[..., Any], options: dict[str, Any]) -> _Registered:
         arguments = Arguments(main, without="ctx")
-        registered = _Registered(main.__name__, f"tests:{main.__name__}", arguments, cast("Any", options), self)
+        resolved = resolve("body", False, False, cast("Any", options), {})
+        registered = _Registered(main.__name__, f"tests:{main.__name__}", arguments, resolved, self)
         self._registered[registered.tool] = registered
         return registered
 
@@ -118,6 +118,9 @@ class House:
         assert view.outcome is not None
         return ANY.decode(view.outcome)
 
+    def signal(self, tool: str, name: str) -> Signal[Any] | None:
+        return next((signal for signal in self._registered[tool].options.signals if signal.name == name), None)
+
     # --- perdure.effects.Host ---
 
     def calls_of(self, caller: str | None) -> Calls:
@@ -131,7 +134,7 @@ class _Registered:
     tool: str
     function: str
     arguments: Arguments
-    options: CallOptions
+    options: Options
     house: House
 
     def decode(self, outcome: bytes) -> Any:

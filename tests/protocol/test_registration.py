@@ -131,6 +131,27 @@ async def test_the_servers_defaults_decide_where_a_function_says_nothing() -> No
     assert await kinds(mcp) == {"recorded", "body"}
 
 
+async def test_the_servers_defaults_mean_the_same_for_jobs_as_for_tools() -> None:
+    mcp = server(defaults=CallOptions(shared=True, reuse=timedelta(days=30)))
+
+    @mcp.job()
+    async def keyless() -> None: ...
+
+    @mcp.job(key="k")
+    async def keyed() -> None: ...
+
+    @mcp.tool()
+    async def tool() -> None: ...
+
+    options = {each.name: each.options for each in mcp.registrations}
+    assert options["keyless"] == options["tool"]
+    for job in (keyless, keyed):
+        request, resolved = job.request({}), options[job.name]
+        assert resolved is not None
+        assert (request.shared, request.retain) == (resolved.shared, resolved.retain)
+    assert (keyless.request({}).shared, keyed.request({}).shared) == (False, True)
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
