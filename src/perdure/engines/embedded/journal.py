@@ -8,11 +8,11 @@ Times are POSIX seconds; `n` is a call's integer key, `call_id` the one that peo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdure.core.call import Status
 from perdure.core.events import ChildRefused, ChildStarted, End, Event, Fed
+from perdure.core.record import keyword_record, record
 from perdure.engine import (
     Accepted,
     CallView,
@@ -49,7 +49,7 @@ class Read(Generic[T]):
 # --- what a worker gets ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@keyword_record
 class Held:
     """A call that this process owns, as it was when it got it."""
 
@@ -68,7 +68,7 @@ class Held:
     """A whole step: an earlier life began it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attempt:
     """How far a step that has no outcome yet has come; `ended` false: an attempt was begun and not finished."""
 
@@ -83,13 +83,13 @@ class Attempt:
     next_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InboxRow:
     row: int
     event: Fed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claimed:
     """What a claim loads: enough to replay and go on. `events` begin after `Started`, which `held` describes."""
 
@@ -101,7 +101,7 @@ class Claimed:
     """Why its journal cannot be read: written by a newer perdure, or damaged. The others of a claim can go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Process:
     """A process that has the file open; it is alive as long as its lock file `name` is locked."""
 
@@ -111,7 +111,7 @@ class Process:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Delivered:
     """Where it went, so that the owner can be told; `owner` is None where any worker may claim it now."""
 
@@ -126,7 +126,7 @@ class Delivered:
 # --- writes on a call that is held ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@keyword_record
 class Append(Write[tuple[Delivered, ...]]):
     """Everything that one feed wrote for one call.
 
@@ -158,7 +158,7 @@ class Append(Write[tuple[Delivered, ...]]):
     # The result: the parents that were told of the end, and the children that were asked to cancel.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NoteAttempt(Write[None]):
     """An attempt begins (an at-most-once step, a whole step in a later life) or ended and will be tried again.
 
@@ -171,7 +171,7 @@ class NoteAttempt(Write[None]):
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AppendStore(Write[StoreReply]):
     """Use a store and append its `StoreReturned`, in one transaction."""
 
@@ -185,7 +185,7 @@ class AppendStore(Write[StoreReply]):
     operation: StoreOperation
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AppendChild(Write[ChildStarted | ChildRefused]):
     """Decide a child's `start` and append what was decided, in one transaction.
 
@@ -203,7 +203,7 @@ class AppendChild(Write[ChildStarted | ChildRefused]):
     detached: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AppendJoin(Write[ChildStarted | ChildRefused]):
     """Wait in a body for a call that is not its child; refused with `CallNotFound`."""
 
@@ -216,7 +216,7 @@ class AppendJoin(Write[ChildStarted | ChildRefused]):
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MarkStuck(Write["Delivered | None"]):
     """Nothing is appended; ownership is given up. `diverged`: each newly started process tries once more.
 
@@ -230,7 +230,7 @@ class MarkStuck(Write["Delivered | None"]):
     diverged: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Yield(Write[None]):
     """Give a call back for others to claim at once: on the way out, or because an engine lost its function."""
 
@@ -238,7 +238,7 @@ class Yield(Write[None]):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ForgetCrashes(Write[None]):
     """Replay showed that no step ran when the process died."""
 
@@ -249,7 +249,7 @@ class ForgetCrashes(Write[None]):
 # --- writes from outside --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """`held` when the call is new and this process owns it, which it does unless it is delayed or not served here."""
 
@@ -257,7 +257,7 @@ class Started:
     held: Held | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@keyword_record
 class StartCall(Write[Started]):
     """Decide what call a request gets (DESIGN §11.1), under the write lock; raises `Refused` in the result.
 
@@ -274,7 +274,7 @@ class StartCall(Write[Started]):
     python: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LetGo(Write[None]):
     """A request no longer waits; `handed`: the call's last reply was given to it."""
 
@@ -282,7 +282,7 @@ class LetGo(Write[None]):
     handed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Deliver(Write[Delivered]):
     """Put a signal or a cancel into a call's inbox. Fails with CallNotFound, CallEnded, AlreadyAnswered.
 
@@ -294,7 +294,7 @@ class Deliver(Write[Delivered]):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RetryCall(Write[Accepted]):
     """DESIGN §11.3. A stuck call becomes unowned and due, its count of crashes zero."""
 
@@ -305,14 +305,14 @@ class RetryCall(Write[Accepted]):
     python: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReleaseCall(Write[Delivered]):
     """Raise the epoch, so that the owner is fenced, and make the call due for anyone. Fails with CallEnded."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UseStoreOnce(Write[StoreReply]):
     store: str
     operation: StoreOperation
@@ -321,7 +321,7 @@ class UseStoreOnce(Write[StoreReply]):
 # --- writes of a worker ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claim(Write[tuple[Claimed, ...]]):
     """Own up to `limit` unowned calls that are due, oldest due first, of these functions. Raises their epochs."""
 
@@ -331,7 +331,7 @@ class Claim(Write[tuple[Claimed, ...]]):
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Register(Write[int]):
     """Make this process known; its id. Diverged calls of its functions become due once more."""
 
@@ -341,7 +341,7 @@ class Register(Write[int]):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Offer(Write[None]):
     """This process runs calls of these functions; those that are stuck because they diverged become due once."""
 
@@ -350,21 +350,21 @@ class Offer(Write[None]):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TakeOver(Write[int]):
     """The process is dead: its calls become due with one more crash each, its requests wait no more. How many calls."""
 
     process: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Leave(Write[None]):
     """The process goes in good order: what it still owns becomes due without a crash counted."""
 
     process: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RemoveExpired(Write[int]):
     """Remove up to `limit` ended calls that were kept long enough, with all that is theirs. How many."""
 
@@ -375,19 +375,19 @@ class RemoveExpired(Write[int]):
 # --- reads ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class View(Read[CallView]):
     """Raises CallNotFound."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FindCalls(Read[Page]):
     query: Query
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HolderOf(Read[CallView | None]):
     """The call that holds a key now; `caller` None: anybody's."""
 
@@ -396,7 +396,7 @@ class HolderOf(Read[CallView | None]):
     caller: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Record:
     """All that is kept of one call. `events` include `Started` and the end; `began` times are POSIX seconds."""
 
@@ -409,45 +409,45 @@ class Record:
     principal: Principal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReadRecord(Read[Record]):
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReadInbox(Read[tuple[InboxRow, ...]]):
     n: int
     after: int = 0
     """Only rows that came after this one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arrived(Read[tuple[int, ...]]):
     """The calls (`n`) of this process in whose inbox something lies: what a lost hint would have said."""
 
     process: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Owned(Read[frozenset[tuple[int, int]]]):
     """The calls that this process owns: each one's `n` and the epoch of its claim."""
 
     process: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NextDue(Read[float | None]):
     """When the next unowned call of these functions is due; None when nothing is."""
 
     functions: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Processes(Read[tuple[Process, ...]]):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NextExpiry(Read[float | None]):
     pass
 

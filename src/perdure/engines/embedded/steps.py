@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from inspect import isawaitable
 from random import random
 from typing import Any, Protocol
 
 from perdure.core.call import Status, idempotency_key
 from perdure.core.commands import Work
+from perdure.core.record import record
 from perdure.core.retry import next_delay
 from perdure.effects import Frame, Host, running_frame
 from perdure.engine import Principal
@@ -25,14 +25,14 @@ LONGEST_ERROR = 2000
 """Characters of an error that the record of an attempt keeps; the outcome has it whole."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Returned:
     value: bytes
     attempts: int
     began: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Raised:
     error: BaseException
     attempts: int
@@ -280,7 +280,7 @@ class _TimedOut(TimeoutError):
     """Our own time-out, told apart from one that the step raised."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ThreadOutcome:
     """What a thread came to: neither futures nor coroutines can pass on a StopIteration."""
 

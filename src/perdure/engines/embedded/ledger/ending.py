@@ -25,7 +25,8 @@ CHILD = """
 
 AWAITED = "SELECT 1 FROM links JOIN calls ON n = links.parent WHERE child = ? AND ended IS NULL"
 
-CHILDREN = "SELECT DISTINCT id FROM links JOIN calls ON n = child WHERE links.parent = ?"
+# Without DISTINCT, for which SQLite makes a table at the end of each call.
+CHILDREN = "SELECT id FROM links JOIN calls ON n = child WHERE links.parent = ?"
 
 KEPT = "max(retain, coalesce(reuse, 0))"
 """Seconds that an ended call is kept."""
@@ -72,7 +73,7 @@ def _cancel_child(ledger: Ledger, child: int, status: str, at: float) -> tuple[D
 def _give_up_all(ledger: Ledger, n: int, at: float) -> list[Delivered]:
     """Also those whose start was on its way when the body ended."""
     children = ledger.execute(CHILDREN, (n,)).fetchall()
-    return give_up(ledger, n, [call_id for (call_id,) in children], at) if children else []
+    return give_up(ledger, n, dict.fromkeys(call_id for (call_id,) in children), at) if children else []
 
 
 def _tell_parents(ledger: Ledger, n: int) -> tuple[Delivered, ...]:
