@@ -72,7 +72,7 @@ from perdure.protocol.sdk import close_listens, registered_tool
 from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
 from perdure.protocol.unattended import unattended_context
 from perdure.protocol.wire import CancelNote, RequestRef, WireMiddleware, Wires, cancel_in_memory
-from perdure.registry import Registry
+from perdure.registry import Plan, Registry
 from perdure.store import Store
 from perdure.tool import (
     CallOptions,
@@ -332,11 +332,18 @@ class DurableMCP(MCPServer[App]):
             self._registry.check_free(fn, tool_name)
         super().add_tool(known, tool_name, title, description, annotations, icons, meta, structured_output)
         if plan.way != "ordinary":
-            metadata = registered_tool(self, tool_name).fn_metadata
-            parameters = Parameters(metadata.arg_model, metadata.validate_arguments)
-            outcome = tool_outcome(metadata, plan.hints.get("return"))
-            self._tools[tool_name] = self._registry.keep(fn, "tool", tool_name, plan, parameters, outcome)
+            try:
+                self._tools[tool_name] = self._keep_tool(fn, tool_name, plan)
+            except BaseException:
+                super().remove_tool(tool_name)
+                raise
         self._registry.note("tool", tool_name, plan, fn)
+
+    def _keep_tool(self, fn: Callable[..., Any], name: str, plan: Plan) -> Durable:
+        metadata = registered_tool(self, name).fn_metadata
+        parameters = Parameters(metadata.arg_model, metadata.validate_arguments)
+        outcome = tool_outcome(metadata, plan.hints.get("return"))
+        return self._registry.keep(fn, "tool", name, plan, parameters, outcome)
 
     def tool(
         self,
@@ -379,9 +386,10 @@ class DurableMCP(MCPServer[App]):
         def register(fn: F) -> F:
             plan = self._registry.plan(fn, "prompt", options, read_only=True, idempotent=True)
             prompt_name = name or fn.__name__
-            self._registry.note("prompt", prompt_name, plan, fn)
             if plan.way == "ordinary":
-                return sdk_prompt(name, title, description, icons)(fn)
+                sdk_prompt(name, title, description, icons)(fn)
+                self._registry.note("prompt", prompt_name, plan, fn)
+                return fn
             self._registry.check_free(fn, prompt_name)
 
             async def serve(values: dict[str, Any]) -> Any:
@@ -393,9 +401,10 @@ class DurableMCP(MCPServer[App]):
                     raise prompt_error(error) from error
 
             shim = shim_of(fn, plan.hints, plan.our_context or plan.sdk_context, serve)
-            outcome = prompt_outcome(prompt_name, description or fn.__doc__ or "")
+            parameters, outcome = _parameters_of(shim), prompt_outcome(prompt_name, description or fn.__doc__ or "")
             sdk_prompt(prompt_name, title, description, icons)(shim)
-            kept = self._registry.keep(fn, "prompt", prompt_name, plan, _parameters_of(shim), outcome)
+            kept = self._registry.keep(fn, "prompt", prompt_name, plan, parameters, outcome)
+            self._registry.note("prompt", prompt_name, plan, fn)
             return fn
 
         if callable(name):
@@ -432,9 +441,10 @@ class DurableMCP(MCPServer[App]):
 
         def register(fn: F) -> F:
             plan = self._registry.plan(fn, "resource", options, read_only=True, idempotent=True)
-            self._registry.note("resource", uri, plan, fn)
             if plan.way == "ordinary":
-                return sdk_register(fn)
+                sdk_register(fn)
+                self._registry.note("resource", uri, plan, fn)
+                return fn
             self._registry.check_free(fn, uri)
 
             async def serve(values: dict[str, Any]) -> Any:
@@ -446,8 +456,10 @@ class DurableMCP(MCPServer[App]):
                     raise resource_error(error) from error
 
             shim = shim_of(fn, plan.hints, plan.our_context or plan.sdk_context, serve)
+            parameters = _parameters_of(shim)
             sdk_register(shim)
-            kept = self._registry.keep(fn, "resource", uri, plan, _parameters_of(shim), resource_outcome(uri))
+            kept = self._registry.keep(fn, "resource", uri, plan, parameters, resource_outcome(uri))
+            self._registry.note("resource", uri, plan, fn)
             return fn
 
         return register

@@ -254,6 +254,9 @@ class Parameters:
         self._as_sent = {name: value for name, value in as_sent.items() if name not in self._plain}
         # A secret is masked in whatever is made of it: what the client sent tells two of them apart.
         self._secret = [name for name, field in fields.items() if _is_secret(field)]
+        if lost := sorted(set(self._made) & set(self._secret)):
+            why = "it is a secret that only this life could know, and a journal keeps none. Make it in a step."
+            raise NotRecordable(f"The made default of {', '.join(lost)} ({model.__name__})", why)
 
     def encode(self, raw: Mapping[str, Any], values: dict[str, Any]) -> Arguments:
         """`values` is what `validate` made of `raw`."""

@@ -11,9 +11,9 @@ import pytest
 from mcp import Client
 from mcp.server.mcpserver import Context, Elicit, Resolve
 from mcp_types import ElicitResult, InputRequiredResult, ToolAnnotations
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, SecretStr
 
-from perdure import CallOptions, DurableContext, DurableMCP, Retry, Signal
+from perdure import CallOptions, DurableContext, DurableMCP, NotRecordable, Retry, Signal
 from perdure.tool import function_name
 from tests.protocol.asking import calls_of
 
@@ -198,6 +198,28 @@ async def test_what_was_refused_is_not_offered(mcp: DurableMCP[Any]) -> None:
         with pytest.raises((TypeError, ValueError)):
             mcp.tool(**options)(fn)
     assert [tool.name for tool in await mcp.list_tools()] == []
+
+
+def login(password: Annotated[SecretStr, Field(default_factory=lambda: SecretStr("made"))]) -> str:
+    return password.get_secret_value()
+
+
+async def test_a_secret_that_is_made_as_a_default_is_refused_because_it_could_not_be_recorded(
+    mcp: DurableMCP[Any],
+) -> None:
+    for register in (mcp.tool(), mcp.prompt(durable=True), mcp.resource("a://login", durable=True)):
+        with pytest.raises(NotRecordable, match=r"default of password .* secret"):
+            register(login)
+    assert (await mcp.list_tools(), await mcp.list_prompts(), await mcp.list_resources()) == ([], [], [])
+    assert list(mcp.registrations) == []
+
+
+def test_what_was_refused_is_not_registered(mcp: DurableMCP[Any]) -> None:
+    mcp.job(name="taken")(body)
+    for register in (mcp.prompt("taken"), mcp.resource("taken://"), mcp.tool("taken")):
+        with pytest.raises(ValueError, match="registered already"):
+            register(body)
+    assert [(each.kind, each.name) for each in mcp.registrations] == [("job", "taken")]
 
 
 def test_two_functions_cannot_have_one_name(mcp: DurableMCP[Any]) -> None:
