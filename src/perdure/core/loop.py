@@ -144,7 +144,10 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def _enter(self) -> _Outer:
         """Take the place of the thread's own loop, with its current task out of the way: 3.14 insists on it."""
         loop = asyncio._get_running_loop()
-        task = _swap_current_task(loop, None) if _swap_current_task is not None and loop is not None else None
+        task = None
+        # In a callback there is none, and up to 3.13 the swap raises KeyError then.
+        if _swap_current_task is not None and loop is not None and _current_task(loop) is not None:
+            task = _swap_current_task(loop, None)
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self._begin_generator, self._lose_generator)
         asyncio._set_running_loop(self)
