@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import anyio
@@ -32,6 +33,8 @@ class CallersServer:
         self.mcp = DurableMCP[Any]("callers", engine=engine, log_level="ERROR", middleware=[self._watch])
         self.mcp.tool(signals=[go])(self.wait)
         self.mcp.tool(signals=[go], on_disconnect="cancel")(self.wait_with_me)
+        self.mcp.tool(key="mine-{token}")(self.mine)
+        self.mcp.tool(key="ours-{token}", shared=True)(self.ours)
         self.mcp.tool(durable=False)(self.interrupt)
 
     async def wait(self, token: str, ctx: DurableContext) -> str:
@@ -39,6 +42,12 @@ class CallersServer:
 
     async def wait_with_me(self, token: str, ctx: DurableContext) -> str:
         return f"{token} {await ctx.receive(go)}"
+
+    async def mine(self, token: str) -> str:
+        return token_hex()
+
+    async def ours(self, token: str) -> str:
+        return token_hex()
 
     async def interrupt(self, token: str) -> None:
         """End the handler of another request, as a middleware with a limit of its own does."""

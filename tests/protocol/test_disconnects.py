@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import anyio
+import httpx
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -22,10 +23,12 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CancelledNotification, CancelledNotificationParams
 
 from perdure import DurableMCP
+from perdure.protocol.gateway import IDEMPOTENCY_KEY
 from tests.protocol.asking import give_up, status_of, text, until
 from tests.protocol.callers_server import CallersServer, go
 from tests.protocol.callers_table import COLUMNS, TABLE, Cell, Column, Fate, Happening, markdown, reasons
-from tests.protocol.wired import BOUND, MODE, ROOT, Reports, raw_http, reported_stderr
+from tests.protocol.lives import said
+from tests.protocol.wired import BOUND, MODE, ROOT, RawHttp, Reports, raw_http, reported_stderr
 
 SERVER = ["-m", "tests.protocol.callers_server"]
 TOOLS = ("wait", "wait_with_me")
@@ -302,6 +305,59 @@ async def test_a_cancellation_by_hand_in_the_stateless_era_is_accepted_and_not_h
         assert (await client.post("notifications/cancelled", note)).status_code == 202
         await servers.observer.calls.signal(call, go, "went on")
         assert f"{token} went on" in (await request).text
+
+
+# --- strangers ------------------------------------------------------------------------------------
+
+FORWARDED: list[dict[str, str]] = [
+    {},
+    {"Forwarded": "for=203.0.113.9"},
+    {"X-Forwarded-For": "203.0.113.9"},
+    {"Via": "1.1 proxy"},
+    {"X-Real-IP": "203.0.113.9"},
+]
+
+
+@pytest.mark.parametrize("headers", FORWARDED, ids=lambda headers: next(iter(headers), "no header"))
+async def test_only_a_client_that_no_proxy_speaks_for_shares_anything(
+    headers: dict[str, str], servers: Servers
+) -> None:
+    """The server is bound to loopback, as it is behind a proxy of the same machine."""
+    url, reports = servers.urls["sse"]
+    house = House(Column("sse", "stateless"), servers, servers.observer, reports)
+    is_own = not headers
+    async with httpx.AsyncClient(headers=headers, timeout=BOUND) as http:
+        client = RawHttp(http, url, "stateless")
+        shared, token = uuid4().hex, uuid4().hex
+        assert said(await client.call("ours", shared)) == said(await client.call("ours", shared))
+
+        alone = [said(await client.call("mine", uuid4().hex)), said(await with_a_key(client, http, url))]
+        assert [("authentication" in each, "shared=True" in each) for each in alone] == [(not is_own, not is_own)] * 2
+
+        await asks_and_leaves(client, house, token, calls=1)
+        await asks_and_leaves(client, house, token, calls=1 if is_own else 2)
+    async with raw_http(url, "stateless") as own:  # the machine's own user adopts no stranger's
+        await asks_and_leaves(own, house, token, calls=1 if is_own else 3)
+
+
+async def asks_and_leaves(client: RawHttp, house: House, token: str, calls: int) -> None:
+    asked_before = len(house.reports.of(token, "request"))
+    request = asyncio.create_task(client.call("wait", token))
+    await house.reports.until(lambda: len(house.reports.of(token, "request")) > asked_before)
+
+    async def are_there() -> bool:
+        return len(await house.calls_with(token)) == calls
+
+    await until(are_there)
+    await give_up(request)
+    await house.reports.until(lambda: len(house.reports.of(token, "over")) > asked_before)
+    assert await are_there()
+
+
+async def with_a_key(client: RawHttp, http: httpx.AsyncClient, url: str) -> httpx.Response:
+    message = client.message("tools/call", {"name": "ours", "arguments": {"token": uuid4().hex}})
+    message["params"]["_meta"][IDEMPOTENCY_KEY] = uuid4().hex
+    return await http.post(url, headers=client.headers("tools/call", message["params"]), json=message)
 
 
 # --- the table itself -----------------------------------------------------------------------------
