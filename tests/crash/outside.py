@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +43,9 @@ class InFile:
     def lines(self) -> list[str]:
         return self._path.read_text().splitlines()
 
+    def close(self) -> None:
+        os.close(self._file)
+
 
 class Outside:
     def __init__(self) -> None:
@@ -50,19 +54,39 @@ class Outside:
         """Seconds of what bodies sleep."""
 
     def happen(self, what: str) -> None:
-        """An effect of the step that runs here: `ran <idempotency key> <what>`."""
+        """An effect of the step that runs here: `ran <call> <idempotency key> <what>`."""
         frame = running_frame.get()
         assert frame is not None
-        self.memory.add(f"ran {frame.idempotency_key} {what}")
+        self.memory.add(f"ran {frame.call_id} {frame.idempotency_key} {what}")
 
     def note(self, what: str) -> None:
-        self.memory.add(f"ran - {what}")
+        """Of no step."""
+        self.memory.add(f"ran - - {what}")
 
     def has_happened(self, what: str) -> bool:
-        return self.times(what) > 0
+        return f"ran - - {what}" in self.memory.lines()
 
-    def times(self, what: str) -> int:
-        return sum(line.split(" ", 2)[2] == what for line in self.memory.lines() if line.startswith("ran "))
+    def has_happened_here(self, what: str) -> bool:
+        """To the step that runs here, or ran here in another life."""
+        frame = running_frame.get()
+        assert frame is not None
+        return f"ran {frame.call_id} {frame.idempotency_key} {what}" in self.memory.lines()
 
 
 outside = Outside()
+
+
+def times(what: str, calls: Container[str], lines: list[str]) -> int:
+    """How often it happened to steps of these calls."""
+    split = (line.split(" ", 3) for line in lines)
+    return sum(kind == "ran" and name == what and call in calls for kind, call, _, name in split)
+
+
+def check_order(lines: list[str]) -> None:
+    """No step ran that was settled: its outcome was recorded, or its body had given it up."""
+    settled: set[str] = set()
+    for kind, _, key, what in (line.split(" ", 3) for line in lines):
+        if kind == "settled":
+            settled.add(key)
+        else:
+            assert key not in settled, f"{what} ran again"
