@@ -291,6 +291,27 @@ async def timing_out(effects: Effects, _: None) -> list[str]:
     return said
 
 
+async def stays(what: str) -> str:
+    """It will not be cancelled."""
+    outside.happen(what)
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        return what
+    return ""
+
+
+async def given_up_late(effects: Effects, _: None) -> str:
+    """What a step comes to that was given up is for the timeline."""
+    try:
+        async with asyncio.timeout(outside.unit):
+            await step(effects, stays, "stay")
+    except TimeoutError:
+        await sleep(1)
+        return await act(effects, "afterwards")
+    return ""
+
+
 # --- steps that fail ------------------------------------------------------------------------------
 
 
@@ -720,6 +741,7 @@ SCENARIOS = [
     Scenario(body(group), (["no", "undo a", "undo b"],), times=once("fail", "undo a", "undo b")),
     Scenario(body(race), (["winner", "afterwards"],), times=once("loser", "winner", "afterwards")),
     Scenario(body(timing_out), (["late", "afterwards", "in time"],), times=once("slow", "afterwards", "in time")),
+    Scenario(body(given_up_late), ("afterwards",), times=once("stay", "afterwards")),
     Scenario(body(retried), (3,), times={"flaky": 3}),
     Scenario(body(timed_out), ("TimeoutError",), times={"hang": 2}, on_threads=True),
     Scenario(body(paying), ("pay", "unknown"), once=("pay",), times=once("pay")),

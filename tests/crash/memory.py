@@ -38,6 +38,9 @@ HORIZON = 30.0
 """Seconds that the clock is moved at most for one alarm: bodies wait for less, retention for more."""
 
 
+DOWN = 3.0
+"""Seconds from a death to the next life."""
+
 PATIENCE = 20.0
 
 
@@ -60,6 +63,9 @@ class LeapingClock:
 
     def close(self) -> None:
         self._queue = AlarmQueue()
+
+    def leap_by(self, seconds: float) -> None:
+        self._now += seconds
 
     def leap(self) -> None:
         when = self._queue.next_time()
@@ -155,6 +161,8 @@ class World:
     def revive(self) -> None:
         self.died.clear()
         self.memory.is_dead = False
+        if self._clock is not None:
+            self._clock.leap_by(DOWN)
 
     # --- crash points ---
 
