@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-import sys
 import typing
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
@@ -24,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from perdure.context import DurableContext
-from perdure.core.codec import digest, plain_function
+from perdure.core.codec import digest, name_of, plain_function
 from perdure.core.commands import Work
 from perdure.core.retry import ONCE, Retry, TryAgain
 from perdure.effects import Effects, Host
@@ -151,18 +149,7 @@ def resolve(way: Way, read_only: bool, idempotent: bool, options: CallOptions, d
 
 def function_name(fn: Callable[..., Any]) -> str:
     """`module:qualname`, which calls are kept under; a program run as a script counts as its module."""
-    function = plain_function(fn)
-    module = _main_module() if function.__module__ == "__main__" else function.__module__
-    return f"{module}:{function.__qualname__}"
-
-
-def _main_module() -> str:
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:  # python -m package.module
-        return spec.name
-    file = getattr(main, "__file__", None)
-    return Path(file).stem if file else "__main__"
+    return name_of(plain_function(fn))
 
 
 def is_async(fn: Callable[..., Any]) -> bool:

@@ -142,6 +142,25 @@ async def test_a_step_is_tried_again_until_it_succeeds_and_the_timeline_tells(se
         assert line.error == "ConnectionError: refused"
 
 
+async def test_the_timeline_tells_of_the_first_error_too_where_the_last_is_another(serve: Serve) -> None:
+    attempts: list[int] = []
+
+    def flaky() -> str:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ConnectionError(f"refused {len(attempts)}")
+        return "there"
+
+    async def asks(effects: Effects, _: None) -> str:
+        return await step(effects, flaky, retry=AT_ONCE)
+
+    function = body(asks)
+    async with serve(function) as engine:
+        view = await run(engine, function)
+        [line] = [line for line in await engine.timeline(view.id) if line.kind == "step"]
+        assert line.error == "ConnectionError: refused 2 (at first: ConnectionError: refused 1)"
+
+
 async def test_a_step_that_gives_up_raises_in_the_body(serve: Serve) -> None:
     class Strange(Exception):
         def __init__(self, socket: object) -> None:

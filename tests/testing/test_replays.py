@@ -122,3 +122,57 @@ def test_a_script_is_found_by_its_file(tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert ran.stdout.splitlines() == ["name='tea'", "replayed"], ran.stderr
+
+
+PACKAGE = """
+from pydantic import BaseModel
+
+class Leaf(BaseModel):
+    name: str
+"""
+
+PROGRAM = """
+import asyncio
+from pydantic import BaseModel
+from perdure import DurableContext, DurableMCP, step
+from perdure.testing import replays, trial
+from teahouse import Leaf
+
+mcp = DurableMCP("program", log_level="CRITICAL")
+
+class Cup(BaseModel):
+    name: str
+
+@step
+async def found():
+    return [Leaf(name="green"), Cup(name="blue")]
+
+@mcp.tool()
+async def serve(ctx: DurableContext) -> str:
+    leaf, cup = await found()
+    return f"{leaf!r} {cup!r}"
+
+async def main():
+    async with trial(mcp) as t:
+        call = await t.start("serve")
+        print(await call.result())
+        print((await t.calls.get(call.id)).function)
+        await replays(mcp, call.id)
+        print("replayed")
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_a_package_that_runs_as_a_program_is_no_other_module_than_its_own(tmp_path: Path) -> None:
+    package = tmp_path / "teahouse"
+    package.mkdir()
+    (package / "__init__.py").write_text(PACKAGE)
+    (package / "__main__.py").write_text(PROGRAM)
+    ran = subprocess.run([sys.executable, "-m", "teahouse"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert ran.stdout.splitlines() == [
+        "Leaf(name='green') Cup(name='blue')",
+        "teahouse.__main__:serve",
+        "replayed",
+    ], ran.stderr

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
-from perdure.core.codec import describe_error, encode_event
+from perdure.core.codec import describe_error, encode_event, import_name
 from perdure.core.events import Cancelled, Completed, Event, Failed
 from perdure.engine import BodyFunction, CallFacts
 from perdure.errors import Diverged, PerdureError
@@ -41,7 +41,7 @@ async def replays(mcp: DurableMCP[Any], call_id: str) -> None:
     modules = [server, *_module_of(function)]
     question = {
         "path": sys.path,
-        "modules": [[_import_name(module), module.__file__] for module in modules],
+        "modules": [[import_name(module.__name__), module.__file__] for module in modules],
         "server": name,
         "function": function,
         "facts": [facts.call_id, facts.tool, facts.caller, _principal_of(facts)],
@@ -78,14 +78,6 @@ def _module_of(function: str) -> Sequence[ModuleType]:
     """That of the function, which may have been registered by another module than the server's."""
     found = sys.modules.get(function.partition(":")[0])
     return [] if found is None or not getattr(found, "__file__", None) else [found]
-
-
-def _import_name(module: ModuleType) -> str:
-    """A program run as a script counts as its module, also in the names of functions."""
-    if module.__name__ != "__main__":
-        return module.__name__
-    spec = module.__spec__
-    return Path(module.__file__ or "").stem if spec is None else spec.name
 
 
 def _principal_of(facts: CallFacts) -> list[Any] | None:

@@ -16,7 +16,7 @@ from perdure.core.codec.errors import (
     error_type,
 )
 from perdure.core.codec.events import decode_event, encode_event
-from perdure.core.codec.names import class_named, name_of
+from perdure.core.codec.names import class_named, import_name, name_of
 from perdure.core.codec.returns import awaits, plain_function, return_annotation
 from perdure.core.codec.values import ANY, ValueCodec, codec_for
 
@@ -35,6 +35,7 @@ __all__ = [
     "encode_step_error",
     "error_message",
     "error_type",
+    "import_name",
     "name_of",
     "plain_function",
     "return_annotation",

@@ -14,9 +14,13 @@ T = TypeVar("T")
 
 
 def name_of(thing: Any) -> str:
-    """The name of a class or function; `__main__` counts as its file's name, which is how others import it."""
-    module: str = thing.__module__
-    return f"{_main_name() if module == '__main__' else module}:{thing.__qualname__}"
+    """The name of a class or function."""
+    return f"{import_name(thing.__module__)}:{thing.__qualname__}"
+
+
+def import_name(module: str) -> str:
+    """How others import this module: the program that runs here is no `__main__` to them."""
+    return _main_name() if module == "__main__" else module
 
 
 def class_named(name: str, root: type[T]) -> type[T]:
@@ -48,7 +52,7 @@ def lasting_name(cls: type) -> str:
 def _main_name() -> str:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    if spec is not None:  # python -m package.module
-        return spec.name.removesuffix(".__main__") or "__main__"
+    if spec is not None:  # python -m package.module, or package.__main__, which is not the package
+        return spec.name
     file = getattr(main, "__file__", None)
     return Path(file).stem if file else "__main__"

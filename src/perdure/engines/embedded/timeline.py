@@ -48,7 +48,7 @@ def _line(event: Event, attempts: dict[str, Attempt]) -> TimelineEntry:
         case Resumed():
             return TimelineEntry(at, "resumed", "")
         case StepReturned():
-            error = _first_error(attempts, event.key) if event.attempts > 1 else None
+            error = _errors(attempts.get(event.key)) if event.attempts > 1 else None
             return TimelineEntry(at, "step", event.name, event.attempts, _time(event.began), at, error)
         case StepRaised():
             error = describe_error(event.error)
@@ -88,7 +88,7 @@ def _pending(attempt: Attempt) -> TimelineEntry:
         attempt.name,
         attempt.count,
         began=_time(attempt.first_began),
-        error=attempt.last_error,
+        error=_errors(attempt),
         next_attempt=None if attempt.next_at is None else _time(attempt.next_at),
     )
 
@@ -104,9 +104,11 @@ def _unread(record: Record) -> Iterator[TimelineEntry]:
                 pass
 
 
-def _first_error(attempts: dict[str, Attempt], key: str) -> str | None:
-    attempt = attempts.get(key)
-    return None if attempt is None else attempt.last_error
+def _errors(attempt: Attempt | None) -> str | None:
+    """What the last attempt that failed came to, and the first where that was something else."""
+    if attempt is None or attempt.first_error in (None, attempt.last_error):
+        return None if attempt is None else attempt.last_error
+    return f"{attempt.last_error} (at first: {attempt.first_error})"
 
 
 def _time(seconds: float) -> datetime:
