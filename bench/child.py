@@ -20,6 +20,15 @@ PATIENCE = 300.0
 class Child:
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._said: asyncio.Queue[str | None] = asyncio.Queue()
+        self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        """All the time: a process whose words nobody takes would come to a stop."""
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            self._said.put_nowait(line.decode())
+        self._said.put_nowait(None)
 
     @property
     def pid(self) -> int:
@@ -27,10 +36,9 @@ class Child:
 
     async def hear(self, beginning: str) -> str:
         """What follows on the next line that begins so."""
-        assert self._process.stderr is not None
         said: list[str] = []
         async with asyncio.timeout(PATIENCE):
-            while line := (await self._process.stderr.readline()).decode():
+            while line := await self._said.get():
                 if line.startswith(beginning):
                     return line.removeprefix(beginning).strip()
                 said.append(line)

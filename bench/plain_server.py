@@ -25,6 +25,7 @@ def _serve_http(mcp: MCPServer[Any]) -> None:
 
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
+    listening.listen()  # who asks while uvicorn starts waits
     print(f"Listening on http://127.0.0.1:{listening.getsockname()[1]}/mcp", file=sys.stderr, flush=True)
     uvicorn.Server(uvicorn.Config(mcp.streamable_http_app(), log_level="warning")).run([listening])
 
