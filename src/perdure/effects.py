@@ -102,6 +102,14 @@ class Frame:
     in_body: bool = False
     """A step of a body; a whole-step tool otherwise."""
     report: Callable[[float, float | None, str | None], None] | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    """The server's loop that it runs for, also where it runs on a thread."""
 
 
 running_frame: ContextVar[Frame | None] = ContextVar("perdure_frame", default=None)
+
+
+def own_loop() -> asyncio.AbstractEventLoop | None:
+    """This thread's own loop: in a body the one that feeds it."""
+    loop = asyncio._get_running_loop()
+    return getattr(loop, "outer", loop)

@@ -45,7 +45,7 @@ from typing_extensions import Unpack
 from perdure.calls import EVERYONE, Calls
 from perdure.context import DurableContext
 from perdure.datafile import private_data_file
-from perdure.effects import Frame, current_effects, running_frame
+from perdure.effects import Frame, current_effects, own_loop, running_frame
 from perdure.engine import (
     ADOPTABLE,
     Engine,
@@ -533,7 +533,7 @@ class DurableMCP(MCPServer[App]):
         """What is not recorded may ask `current_step` who asks, and stores find there whose entries are meant."""
         request = request_of(context)
         caller = MACHINE if request is None else caller_of(request, self._doors_of(request))
-        token = running_frame.set(Frame(self._registry, caller.id, caller.principal, name=name))
+        token = running_frame.set(Frame(self._registry, caller.id, caller.principal, name=name, loop=own_loop()))
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,42 @@ def test_one_server_opens_anew_on_each_event_loop(tmp_path: Path) -> None:
         thread.join(20)
     answers.append(asyncio.run(ask()))
     assert answers == ["pong"] * 3
+
+
+def test_bodies_steps_and_threads_have_the_state_of_their_own_loop(tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[int]:
+        yield threading.get_ident()
+
+    mcp = DurableMCP[int]("life", engine=tmp_path / "calls.db", lifespan=lifespan)
+    both_open, seen = threading.Barrier(2), list[list[int]]()
+
+    @step
+    def on_a_thread() -> int:
+        assert current_step().state == mcp.state
+        return mcp.state
+
+    @mcp.tool()
+    async def ask(ctx: DurableContext[int]) -> None:
+        here = threading.get_ident()  # a body is fed in the thread of the loop that it belongs to
+        seen.append([here, mcp.state, ctx.state, await on_a_thread(), mcp.state])
+
+    @mcp.tool(durable=False)
+    def ordinary() -> str:
+        return str(mcp.state)
+
+    async def serve() -> None:
+        async with Client(mcp) as client:
+            await asyncio.to_thread(both_open.wait, 20)
+            assert not (await client.call_tool("ask", {})).is_error
+            assert text(await client.call_tool("ordinary", {})) == str(threading.get_ident())
+            await asyncio.to_thread(both_open.wait, 20)
+
+    with ThreadPoolExecutor(2) as threads:
+        for served in [threads.submit(lambda: asyncio.run(serve())) for _ in range(2)]:
+            served.result(30)
+    assert len(seen) >= 2
+    assert all(len(set(states)) == 1 for states in seen), seen
 
 
 async def test_the_state_is_there_for_steps_threads_and_tools() -> None:

@@ -57,6 +57,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self.commands: list[Command] = []
         self.undone = False
         """Something that was asked has been given up since, perhaps in the same feed."""
+        self.outer: asyncio.AbstractEventLoop | None = None
+        """While it runs: the thread's own loop."""
         self.timers: dict[str, float] = {}
         self.now = 0.0
         self.silent = False
@@ -151,9 +153,11 @@ class BodyLoop(asyncio.AbstractEventLoop):
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self._begin_generator, self._lose_generator)
         asyncio._set_running_loop(self)
+        self.outer = loop
         return loop, task, hooks
 
     def _leave(self, loop: asyncio.AbstractEventLoop | None, task: Any, hooks: Any) -> None:
+        self.outer = None
         asyncio._set_running_loop(loop)
         sys.set_asyncgen_hooks(*hooks)
         if task is not None:

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from typing import Generic, TypeVar
 
+from perdure.effects import own_loop, running_frame
 from perdure.engine import Engine, Function
 from perdure.errors import PerdureError
 from perdure.protocol.gateway import Gateway
@@ -129,11 +130,14 @@ class Lifetime(Generic[App]):
 
     @property
     def current(self) -> Life[App]:
-        """The life on this event loop; in a body and in a thread, which have no loop of the server's, the newest."""
+        """The life on this event loop; in a body that of the loop which feeds it, in a step's thread that of the step.
+
+        A thread of somebody else's gets the newest.
+        """
         if not self._lives:
             raise PerdureError("The server does not run here. Run it, or use `async with mcp.serving():`.")
-        try:
-            found = self._lives.get(asyncio.get_running_loop())
-        except RuntimeError:  # a thread
-            found = None
-        return found or next(reversed(self._lives.values()))
+        frame = running_frame.get()
+        for loop in (own_loop(), None if frame is None else frame.loop):
+            if loop is not None and (life := self._lives.get(loop)) is not None:
+                return life
+        return next(reversed(self._lives.values()))

@@ -258,6 +258,7 @@ class StepRun:
                 idempotency_key=idempotency_key(owner.call_id, self.key),
                 in_body=self._in_body,
                 report=owner.report,
+                loop=asyncio.get_running_loop(),
             )
         )
 
