@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
@@ -68,7 +68,7 @@ from perdure.protocol.outcomes import (
     tool_outcome,
     tool_result,
 )
-from perdure.protocol.sdk import close_listens, registered_tool
+from perdure.protocol.sdk import RequestContext, close_listens, registered_tool
 from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
 from perdure.protocol.unattended import unattended_context
 from perdure.protocol.wire import CancelNote, RequestRef, WireMiddleware, Wires, cancel_in_memory
@@ -91,7 +91,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 V = TypeVar("V")
 
-RequestContext = ServerRequestContext[Any, Any]
 Transport = Literal["stdio", "sse", "streamable-http"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts for which the SDK checks `Host` and `Origin` unasked."""

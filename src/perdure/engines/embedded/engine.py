@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import platform
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import Context
@@ -49,6 +48,8 @@ from perdure.engines.embedded.journal import (
     View,
     commit,
 )
+from perdure.engines.embedded.ledger import PAYLOAD_LIMIT
+from perdure.engines.embedded.ledger.appending import PYTHON
 from perdure.engines.embedded.memory import MemoryJournal
 from perdure.engines.embedded.presence import Alone, AmongOthers, Presence
 from perdure.engines.embedded.sqlite import SqliteJournal
@@ -59,10 +60,6 @@ from perdure.engines.embedded.worker import Worker
 from perdure.errors import CallNotFound, StorageError
 
 log = logging.getLogger("perdure")
-
-PYTHON = ".".join(platform.python_version_tuple()[:2])
-
-PAYLOAD_LIMIT = 16 * 1024 * 1024
 
 GRACE = timedelta(seconds=1.5)
 """What running steps get on the way out: stdio clients kill after 2 s (PROTOCOL, runners)."""

@@ -28,6 +28,7 @@ from perdure.engines.embedded.journal import (
     Yield,
     commit,
 )
+from perdure.engines.embedded.ledger.rows import cancellation
 from perdure.errors import OutcomeUnknown, PayloadTooLarge, PerdureError, StorageError
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class LiveCall:
             case Failed():
                 status, failure, outcome = "failed", end.error, None
             case _:
-                status, failure, outcome = "cancelled", cancelled_payload(end.reason), None
+                status, failure, outcome = "cancelled", cancellation(end.reason), None
         append = Append(
             n=self.n,
             epoch=self.held.epoch,
@@ -332,7 +333,3 @@ def dies_again_and_again(held: Held, running: str) -> PerdureError:
 def keeps_key(error: BaseException) -> bool:
     """Nobody knows whether it happened, so nobody may do it again under the same key."""
     return isinstance(error, OutcomeUnknown)
-
-
-def cancelled_payload(reason: str) -> bytes:
-    return encode_error(PerdureError(f"cancelled: {reason}" if reason else "cancelled"))
