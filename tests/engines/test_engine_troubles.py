@@ -16,8 +16,8 @@ from perdure.effects import Effects
 from perdure.engine import BodyFunction, CallFacts, Cancel, Function, Query, Signal
 from perdure.engines.embedded.engine import Embedded
 from perdure.engines.embedded.journal import Append, Claim, Journal, Read, ReadInbox, RemoveExpired, Then, Write
-from perdure.errors import StorageError
-from tests.engines.functions import ANY, NoHost, body, child_ask, request_for, step
+from perdure.errors import OutcomeUnknown, StorageError
+from tests.engines.functions import ANY, NoHost, body, child_ask, request_for, step, whole
 from tests.engines.test_engine_calls import end_of, run, seen
 
 T = TypeVar("T")
@@ -246,3 +246,64 @@ async def test_a_child_is_cancelled_with_its_parent_although_somebody_once_waite
         assert (await run(engine, visitors, row.id)).result == "left"
         await engine.deliver(accepted.call_id, Cancel())
         assert (await end_of(engine, row.id)).status == "cancelled"
+
+
+# --- calls that are to begin later ----------------------------------------------------------------
+
+LATER = timedelta(hours=1)
+
+
+async def test_what_comes_for_a_delayed_call_does_not_begin_it() -> None:
+    async def listens(effects: Effects, _: None) -> Any:
+        return await effects.receive("word", ANY.decode)
+
+    function = body(listens)
+    engine = Embedded("memory:")
+    async with engine.serve([function]):
+        accepted = await engine.start(request_for(function, after=LATER))
+        await engine.deliver(accepted.call_id, Signal("word", b'"early"'))
+        await engine.release(accepted.call_id)
+        assert (await engine.get(accepted.call_id)).status == "waiting"
+
+
+async def test_a_delayed_call_that_is_cancelled_never_runs() -> None:
+    effects_seen: list[str] = []
+
+    async def sends(effects: Effects, _: None) -> None:
+        try:
+            await step(effects, lambda: effects_seen.append("sent"), name="send")
+        except asyncio.CancelledError:
+            await step(effects, lambda: effects_seen.append("undone"), name="undo")
+            raise
+
+    function = body(sends)
+    engine = Embedded("memory:")
+    async with engine.serve([function]):
+        accepted = await engine.start(request_for(function, after=LATER))
+        await engine.deliver(accepted.call_id, Cancel("no longer"))
+        assert (await end_of(engine, accepted.call_id)).status == "cancelled"
+        assert effects_seen == []
+
+
+async def test_the_time_of_a_delayed_body_begins_at_its_start() -> None:
+    async def tells_time(effects: Effects, _: None) -> float:
+        return effects.now()
+
+    function = body(tells_time)
+    engine = Embedded("memory:")
+    async with engine.serve([function]):
+        view = await run(engine, function, after=timedelta(milliseconds=50))
+        assert view.result - view.created.timestamp() == pytest.approx(0.05, abs=0.001)
+
+
+async def test_a_key_of_unknown_outcome_outlives_the_time_that_calls_are_kept() -> None:
+    def pays(_: None) -> None:
+        raise OutcomeUnknown("pay", "x")
+
+    function = whole(pays)
+    engine = Embedded("memory:")
+    kept = {"key": "k", "retain": timedelta(0), "reuse": timedelta(0)}
+    async with engine.serve([function]):
+        first = await run(engine, function, **kept)
+    async with engine.serve([function]):  # which removes what has expired
+        assert (await engine.start(request_for(function, **kept))).call_id == first.id

@@ -90,9 +90,9 @@ class Demo:
         began = time.monotonic()
         self._say(self._service.introduction)
         async with self._serving(port=0) as server:
-            self._say(f"The weather server listens at {server.address}/mcp, process {server.pid}.")
+            self._say(f"The weather server listens at {server.address}, process {server.pid}.")
             self._say("A client asks it for a forecast.")
-            async with _asked(f"{server.address}/mcp") as first:
+            async with _asked(server.address) as first:
                 await self._until_asleep(first)
                 code = await server.kill()
                 self._say(f"kill -9 {server.pid}, while the call sleeps for ten seconds. Nobody runs it now.")
@@ -103,7 +103,7 @@ class Demo:
 
         async with self._serving(port=_port(server.address)) as server:
             self._say(f"The weather server is started again, process {server.pid}. The client asks again.")
-            async with _asked(f"{server.address}/mcp") as second:
+            async with _asked(server.address) as second:
                 answer = await second
             self._say(f"The answer, {duration(timedelta(seconds=time.monotonic() - began))} after the start:")
             ended = await self._seen()

@@ -61,6 +61,8 @@ class Held:
     principal: Principal | None
     seed: int
     python: str
+    starts: float
+    """When its body begins: at its creation, or after its delay."""
     deadline: float | None
     crashes: int
     """Lives in a row that ended with their process dead and nothing recorded in between, this claim's included."""

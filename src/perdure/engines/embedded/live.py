@@ -118,6 +118,10 @@ class LiveCall:
         """When it would have to come back into memory; None: when something arrives."""
         raise NotImplementedError
 
+    def is_due(self, now: float) -> bool:
+        wake_at = self.wake_at
+        return wake_at is not None and wake_at <= now
+
     def park(self) -> None:
         """Leave memory until something is due or arrives."""
         self.left = True

@@ -100,14 +100,14 @@ class BodyCall(LiveCall):
     def begin(self) -> None:
         self._body = Body(self._main, call_id=self.call_id)
         self.set_deadline()
-        started = Started(self._view.created.timestamp(), self.held.seed, self.held.python)
+        started = Started(self.held.starts, self.held.seed, self.held.python)
         self._feed(started, recorded=True)
 
     async def begin_again(self, claimed: Claimed) -> None:
         held = self.held
         markers = [(e.key, e.change) for e in claimed.events if isinstance(e, Marked)]
         body = self._body = Body(self._main, call_id=self.call_id, markers=markers, python=held.python)
-        past: list[Fed] = [Started(self._view.created.timestamp(), held.seed, held.python)]
+        past: list[Fed] = [Started(held.starts, held.seed, held.python)]
         past += (e for e in claimed.events if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled))
         if len(past) > LONG_JOURNAL:
             self.ground.log.warning("call %s has %d events: let it continue_as", self.call_id, len(past))
@@ -129,11 +129,13 @@ class BodyCall(LiveCall):
         if given_up := body.children_given_up:
             # They may have been started in the last commit of the life before; being asked twice changes nothing.
             self._append((), (), [], {}, {"cancels": given_up}, self._status)
-        attempts = {attempt.key: attempt for attempt in claimed.attempts}
-        self._perform_pending(body, attempts)
+        pending = list(body.pending.items())
+        self._children.update((key, ask.call_id) for key, ask in pending if isinstance(ask, c.AwaitEnd) and ask.own)
+        # What came in goes first: a cancel keeps a step from running once more.
         self._tell_the_time(past[-1].at)
         for row in claimed.inbox:
             self.take_row(row)
+        self._perform_pending(body, pending, {attempt.key: attempt for attempt in claimed.attempts})
         self._set_timers(body)
         self.set_deadline(past=any(isinstance(e, CancelAsked) and e.reason == DEADLINE for e in past))
 
@@ -167,16 +169,18 @@ class BodyCall(LiveCall):
         self.stick(dies_again_and_again(self.held, ", ".join(running)), diverged=False)
         return True
 
-    def _perform_pending(self, body: Body, attempts: dict[str, Attempt]) -> None:
-        for key, ask in list(body.pending.items()):
+    def _perform_pending(self, body: Body, asked: list[tuple[str, c.Ask]], attempts: dict[str, Attempt]) -> None:
+        """What the journal leaves open, and the body has not given up since."""
+        for key, ask in asked:
+            if self.left or body.pending.get(key) is not ask:
+                continue
             match ask:
                 case c.RunStep():
                     self._run_step(ask, attempts.get(key), again=True)
                 case c.UseStore() | c.StartChild() | c.JoinCall():
                     self._submit(ask)
                 case c.AwaitEnd():
-                    if ask.own:
-                        self._children[key] = ask.call_id
+                    pass
 
     def _tell_the_time(self, last: float) -> None:
         now = self.ground.clock.now()
@@ -366,7 +370,7 @@ class BodyCall(LiveCall):
         """Run the finished body once more over its journal: it must end the same way."""
         markers = [(e.key, e.change) for e in self._recorded if isinstance(e, Marked)]
         body = Body(self._main, call_id=self.call_id, markers=markers, python=self.held.python)
-        past: list[Fed] = [Started(self._view.created.timestamp(), self.held.seed, self.held.python)]
+        past: list[Fed] = [Started(self.held.starts, self.held.seed, self.held.python)]
         past += (e for e in self._recorded if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled))
         try:
             for position, event in enumerate(past):

@@ -314,6 +314,9 @@ class Worker:
         """Nothing of the call runs."""
         self._idle.pop(call.call_id, None)
         self._idle[call.call_id] = self.clock.now()
+        if self._was_full:  # others wait for its room
+            self._was_full = False
+            self.look()
         if len(self._live) > self._most_in_memory:
             self._park_idle(len(self._live) - self._most_in_memory)
         elif self._next_parking is None and not self.draining:
@@ -321,10 +324,12 @@ class Worker:
 
     def _park_idle(self, count: int) -> None:
         """Make room, those first that have been idle for longest."""
+        now = self.clock.now()
         while count > 0 and self._idle:
             call_id, _ = self._idle.popitem(last=False)
             call = self._live.get(call_id)
-            if call is not None and call.is_idle:
+            # What is due would come back at once, and do nothing but come and go.
+            if call is not None and call.is_idle and not call.is_due(now):
                 call.park()
                 count -= 1
 

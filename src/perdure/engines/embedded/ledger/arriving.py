@@ -8,16 +8,24 @@ from typing import Any
 from perdure.core.events import CancelAsked, Signalled
 from perdure.engine import Accepted, Cancel, Request, Signal
 from perdure.engines.embedded.journal import Deliver, Delivered, ReleaseCall, RetryCall
-from perdure.engines.embedded.ledger.ending import end_stuck
+from perdure.engines.embedded.ledger.ending import KEPT, end_unrun
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import ARGUMENTS, AT_ONCE, find_view, is_once, principal_from, signals_from
 from perdure.engines.embedded.ledger.starting import find, insert
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, Refused
 
+# One that never began goes on waiting for its time.
+RELEASE = """
+    UPDATE calls SET epoch = epoch + 1, owner = NULL,
+        wake_at = CASE WHEN begun = 0 AND owner IS NULL THEN wake_at ELSE ? END
+    WHERE n = ?"""
+
 
 def deliver(ledger: Ledger, write: Deliver) -> Delivered:
-    n, ended, status, shared, signals = _find(ledger, write.call_id, "n, ended, status, shared, signals")
+    n, ended, status, shared, signals, unbegun = _find(
+        ledger, write.call_id, "n, ended, status, shared, signals, begun = 0 AND owner IS NULL"
+    )
     if ended is not None:
         raise CallEnded(find_view(ledger, n))
     match write.delivery:
@@ -29,8 +37,8 @@ def deliver(ledger: Ledger, write: Deliver) -> Delivered:
         case Cancel(reason, caller):
             if shared and caller is not None and _others_hold(ledger, n, caller):
                 return Delivered(n, None)
-            if status == "stuck":
-                return end_stuck(ledger, n, reason, write.at)
+            if status == "stuck" or unbegun:
+                return end_unrun(ledger, n, reason, write.at)
             return put(ledger, n, CancelAsked(reason, write.at))
 
 
@@ -49,7 +57,7 @@ def release_call(ledger: Ledger, write: ReleaseCall) -> Delivered:
     if ended is not None:
         raise CallEnded(find_view(ledger, n))
     wake_at = None if status == "stuck" else ledger.clock() - AT_ONCE
-    ledger.execute("UPDATE calls SET epoch = epoch + 1, owner = NULL, wake_at = ? WHERE n = ?", (wake_at, n))
+    ledger.execute(RELEASE, (wake_at, n))
     return Delivered(n, None)
 
 
@@ -60,7 +68,7 @@ def retry_call(ledger: Ledger, write: RetryCall) -> Accepted:
         return Accepted(write.call_id, "attached")
     if status not in ("failed", "cancelled"):
         raise Refused(f"Call {write.call_id} is {status}: only what is stuck, failed or cancelled can be retried.")
-    ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
+    ledger.execute(f"UPDATE calls SET holds = NULL, expires = coalesce(expires, ? + {KEPT}) WHERE n = ?", (write.at, n))
     request = _as_requested(ledger, n)
     found = find(ledger, request, write.at)
     if found is not None:

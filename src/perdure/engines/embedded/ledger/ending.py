@@ -20,7 +20,7 @@ END = """
 
 # What a call started itself; one with a key may be another's.
 CHILD = """
-    SELECT n, status FROM calls
+    SELECT n, status = 'stuck' OR (begun = 0 AND owner IS NULL) FROM calls
     WHERE id = ? AND ended IS NULL AND parent = (SELECT id FROM calls WHERE n = ?)"""
 
 AWAITED = "SELECT 1 FROM links JOIN calls ON n = links.parent WHERE child = ? AND ended IS NULL"
@@ -43,6 +43,9 @@ def end_call(
         ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
     if isinstance(end, Cancelled):
         ledger.execute("UPDATE calls SET reason = ?, diverged = 0 WHERE n = ?", (end.reason, n))
+    if isinstance(end, Failed) and not frees_key:
+        # Of unknown outcome: its key must not become free by the call being forgotten.
+        ledger.execute("UPDATE calls SET expires = NULL WHERE n = ? AND holds IS NOT NULL", (n,))
     told = _tell_parents(ledger, n) if followed else ()
     return (*told, *_give_up_all(ledger, n, end.at))
 
@@ -55,17 +58,17 @@ def give_up(ledger: Ledger, n: int, children: Iterable[str], at: float) -> list[
         running = ledger.row(CHILD, (child_id, n))
         if running is None:
             continue
-        child, status = running
+        child, runs_nothing = running
         if ledger.execute("DELETE FROM links WHERE child = ? AND parent = ?", (child, n)).rowcount:
-            asked += _cancel_child(ledger, child, status, at)
+            asked += _cancel_child(ledger, child, at, runs_nothing=bool(runs_nothing))
     return asked
 
 
-def _cancel_child(ledger: Ledger, child: int, status: str, at: float) -> tuple[Delivered, ...]:
+def _cancel_child(ledger: Ledger, child: int, at: float, *, runs_nothing: bool) -> tuple[Delivered, ...]:
     if ledger.row(AWAITED, (child,)) is not None:
         return ()  # somebody else waits for it too
-    if status == "stuck":
-        ended = end_stuck(ledger, child, "", at)
+    if runs_nothing:
+        ended = end_unrun(ledger, child, "", at)
         return (ended, *ended.parents)
     return (put(ledger, child, CancelAsked("", at)),)
 
@@ -100,8 +103,8 @@ def child_ended(ledger: Ledger, n: int, key: str) -> ChildEnded:
     return ChildEnded(key, call_id, None, encode_error(failed), ended)
 
 
-def end_stuck(ledger: Ledger, n: int, reason: str, at: float) -> Delivered:
-    """A stuck call is cancelled without clean-up: its code cannot be trusted with it."""
+def end_unrun(ledger: Ledger, n: int, reason: str, at: float) -> Delivered:
+    """A call that is cancelled without clean-up: stuck, so its code cannot be trusted with it, or never begun."""
     row = ledger.row(f"SELECT seq, {KEPT}, followed FROM calls WHERE n = ?", (n,))
     assert row is not None
     seq, kept, followed = row
@@ -112,7 +115,7 @@ def end_stuck(ledger: Ledger, n: int, reason: str, at: float) -> Delivered:
 def end_if_cancelled(ledger: Ledger, n: int, at: float) -> Delivered | None:
     """A call that becomes stuck with a cancel in its inbox: nobody will look there again."""
     asked = [row.event for row in inbox_after(ledger, n, 0) if isinstance(row.event, CancelAsked)]
-    return end_stuck(ledger, n, asked[0].reason, at) if asked else None
+    return end_unrun(ledger, n, asked[0].reason, at) if asked else None
 
 
 def _outcome(ledger: Ledger, end: End) -> tuple[str, bytes | None, bytes | None]:

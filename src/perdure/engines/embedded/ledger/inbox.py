@@ -9,12 +9,12 @@ from perdure.engines.embedded.ledger.rows import AT_ONCE
 
 
 def put(ledger: Ledger, n: int, event: Fed) -> Delivered:
-    """For a call that has not ended. A stuck one keeps it until it goes on."""
+    """For a call that has not ended. A stuck one keeps it until it goes on, one that never began until its time."""
     ledger.execute("INSERT INTO inbox (call, body) VALUES (?, ?)", (n, ledger.encode(event)))
-    row = ledger.row("SELECT owner, status, wake_at FROM calls WHERE n = ?", (n,))
+    row = ledger.row("SELECT owner, status, wake_at, begun FROM calls WHERE n = ?", (n,))
     assert row is not None
-    owner, status, wake_at = row
-    if owner is None and status != "stuck" and (wake_at is None or wake_at >= 0):
+    owner, status, wake_at, begun = row
+    if owner is None and begun and status != "stuck" and (wake_at is None or wake_at >= 0):
         ledger.execute("UPDATE calls SET wake_at = ? WHERE n = ?", (ledger.clock() - AT_ONCE, n))
     return Delivered(n, owner)
 

@@ -35,7 +35,7 @@ from perdure.errors import CallNotFound
 
 VIEW_BY_ID = f"SELECT {VIEW} FROM calls WHERE id = ?"
 
-RECORD = f"SELECT {VIEW}, seed, python, reason, caller, principal, {ARGUMENTS} FROM calls WHERE id = ?"
+RECORD = f"SELECT {VIEW}, created + delay, seed, python, reason, caller, principal, {ARGUMENTS} FROM calls WHERE id = ?"
 
 HOLDERS = f"SELECT {VIEW}, reuse FROM calls WHERE holds >= ? AND holds <= ? ORDER BY n DESC"
 
@@ -116,13 +116,13 @@ def read_record(ledger: Ledger, read: ReadRecord) -> Record:
     row = ledger.row(RECORD, (read.call_id,))
     if row is None:
         raise CallNotFound(read.call_id)
-    *viewed, seed, python, reason, caller, principal, arguments = row
+    *viewed, starts, seed, python, reason, caller, principal, arguments = row
     n = row[0]
     seen = view_of(viewed, ledger.clock())
     middle, unreadable = events_of(ledger, [n])
     if unreadable:
         raise unreadable[n]
-    events: list[Event] = [Started(seen.created.timestamp(), int(seed), python), *middle[n]]
+    events: list[Event] = [Started(starts, int(seed), python), *middle[n]]
     end = _end(seen, reason)
     if end is not None:
         events.append(end)

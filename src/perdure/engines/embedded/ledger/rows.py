@@ -33,7 +33,7 @@ VIEW = """
 """
 """The columns of a view, for SELECT from calls."""
 
-HELD = f"{VIEW}, epoch, principal, seed, python, deadline, crashes, begun, {ARGUMENTS}"
+HELD = f"{VIEW}, epoch, principal, seed, python, created + delay, deadline, crashes, begun, {ARGUMENTS}"
 
 
 def view_of(row: Row, now: float) -> CallView:
@@ -95,7 +95,7 @@ def find_view(ledger: Ledger, n: int) -> CallView:
 
 def held_of(row: Row, now: float) -> Held:
     """Of a row with the columns of `HELD`, claimed just now."""
-    epoch, principal, seed, python, deadline, crashes, begun, arguments = row[23:]
+    epoch, principal, seed, python, starts, deadline, crashes, begun, arguments = row[23:]
     return Held(
         n=row[0],
         epoch=epoch,
@@ -105,6 +105,7 @@ def held_of(row: Row, now: float) -> Held:
         principal=None if principal is None else principal_from(principal),
         seed=int(seed),
         python=python,
+        starts=starts,
         deadline=deadline,
         crashes=crashes,
         begun=begun > 1,  # this life is counted

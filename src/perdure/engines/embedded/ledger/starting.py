@@ -222,6 +222,8 @@ def insert(
     assert n is not None
     if len(arguments) >= LARGE:
         ledger.execute("INSERT INTO large_arguments (call, body) VALUES (?, ?)", (n, arguments))
+    if due > at:
+        ledger.execute("UPDATE calls SET delay = ? WHERE n = ?", (due - at, n))
     bind(ledger, n, request)
     return New(n, new_id, epoch, deadline)
 
@@ -250,6 +252,7 @@ def _held(new: New, start: StartCall) -> Held:
         principal=None if request.shared else request.principal,
         seed=start.seed,
         python=start.python,
+        starts=start.at,
         deadline=new.deadline,
         crashes=0,
         begun=False,

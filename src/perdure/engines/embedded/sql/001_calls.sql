@@ -28,6 +28,7 @@ CREATE TABLE calls (
     retain REAL NOT NULL,
     deadline REAL,
     created REAL NOT NULL,
+    delay REAL NOT NULL DEFAULT 0,    -- seconds from its creation to its start
     ended REAL,
     expires REAL,
     parent TEXT,
