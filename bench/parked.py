@@ -96,18 +96,20 @@ WAITS = body(waits)
 
 # --- filling --------------------------------------------------------------------------------------
 
-PAIRS_AT_ONCE = 5_000
-"""Of one commit: of each kind as many."""
+PAIRS_AT_ONCE = 50_000
+"""Of one transaction, at most: ids are random, so that each checkpoint writes most pages of their index."""
 
 
 def fill(file: str, calls: int) -> None:
     connection = connect_writer(Path(file), "relaxed")
     ledger = Ledger(connection, time.time, PAYLOAD_LIMIT)
     process = perform(ledger, Register("bench", 0, 0, time.time()))
+    connection.execute("PRAGMA cache_size = -500000")
     waiting: list[str] = []
-    for _ in range(0, calls, 2 * PAIRS_AT_ONCE):
+    pairs = min(calls // 2, PAIRS_AT_ONCE)
+    for _ in range(0, calls, 2 * pairs):
         connection.execute("BEGIN")
-        for _ in range(PAIRS_AT_ONCE):
+        for _ in range(pairs):
             _park(ledger, process, _sleep_until(time.time() + A_YEAR), time.time() + A_YEAR)
             waiting.append(_park(ledger, process, request_for(WAITS, signals=GO), None))
         connection.execute("COMMIT")

@@ -34,7 +34,7 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
     await _first_answer("bench.durable_server", file)  # a file is made once, a server is launched each day
     plain: list[float] = []
     durable: list[float] = []
-    for _ in range(effort.of(15, 4)):
+    for _ in range(effort.of(10, 4)):
         plain.append(await _first_answer("bench.plain_server"))
         durable.append(await _first_answer("bench.durable_server", file))
     ratio = median(durable) / median(plain)
