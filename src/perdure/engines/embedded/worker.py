@@ -271,7 +271,8 @@ class Worker:
                 await self._look_at_arrived()
             if len(claimed) < limit:
                 break
-        self._wake_at(await self.journal.read(NextDue(functions)))
+        if not self._was_full:  # whoever makes room looks again; what is due already would wake us without end
+            self._wake_at(await self.journal.read(NextDue(functions)))
 
     async def _begin_again(self, claimed: Claimed) -> None:
         call = self._load(claimed.held, None)
