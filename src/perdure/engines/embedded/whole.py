@@ -126,8 +126,8 @@ class WholeCall(LiveCall):
         return [self._view.tool] if self.steps_running else []
 
     def abandon(self) -> None:
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()  # also from within, where it parks: it ends at its next wait
 
     def give_back(self) -> None:
         """What was interrupted and may have happened ends here; nobody may run it again."""
