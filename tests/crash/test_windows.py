@@ -46,7 +46,7 @@ async def test_a_body_that_asks_the_database_first_is_not_sent_away_for_want_of_
     function = body(keeps, check=False)
     engine = Embedded("memory:", bodies_in_memory=1)
     async with engine.serve([function]):
-        started = [await engine.start(request_for(function, n)) for n in range(5)]
+        started = await asyncio.gather(*(engine.start(request_for(function, n)) for n in range(5)))
         assert [(await end_of(engine, each.call_id)).result for each in started] == [0, 1, 2, 3, 4]
 
 

@@ -52,7 +52,7 @@ from perdure.engines.embedded.journal import (
 )
 from perdure.engines.embedded.live import DEADLINE, MOST_CRASHES, LiveCall, dies_again_and_again, keeps_key
 from perdure.engines.embedded.steps import Outcome, Returned, StepRun
-from perdure.errors import PerdureError
+from perdure.errors import PayloadTooLarge, PerdureError
 
 if TYPE_CHECKING:
     from perdure.engines.embedded.worker import Worker
@@ -432,7 +432,9 @@ class BodyCall(LiveCall):
         key, name, digest, now = command.key, command.name, command.digest, self.ground.clock.now()
         if isinstance(outcome, Returned):
             return StepReturned(key, name, digest, outcome.value, outcome.attempts, outcome.began, now)
-        error = encode_step_error(outcome.error, step=name, attempts=outcome.attempts)
+        error, limit = encode_step_error(outcome.error, step=name, attempts=outcome.attempts), self.ground.payload_limit
+        if len(error) > limit:
+            error = encode_error(PayloadTooLarge(f"The error of step {name!r}", len(error), limit))
         return StepRaised(key, name, digest, error, outcome.attempts, outcome.began, now)
 
     def _note_late(self, step: StepRun, outcome: Outcome) -> None:

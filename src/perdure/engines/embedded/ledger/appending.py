@@ -35,7 +35,7 @@ from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import AT_ONCE, progress_to
 from perdure.engines.embedded.ledger.starting import bind, find, insert
 from perdure.engines.embedded.ledger.stores import use_store
-from perdure.errors import CallNotFound, PerdureError, Refused
+from perdure.errors import CallNotFound, PayloadTooLarge, PerdureError, Refused
 
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
@@ -168,8 +168,9 @@ def append_child(ledger: Ledger, write: AppendChild) -> ChildStarted | ChildRefu
     seq = _take_place(ledger, write)
     request = write.request
     try:
+        ledger.check_size(request.arguments, f"The value of the arguments of {request.tool!r}")
         found = find(ledger, request, write.at)
-    except Refused as refusal:
+    except (Refused, PayloadTooLarge) as refusal:
         return _refuse(ledger, write, seq, refusal)
     if found is None:
         seed = secrets.randbits(63)
