@@ -24,7 +24,7 @@ RELEASE = """
 
 def deliver(ledger: Ledger, write: Deliver) -> Delivered:
     n, ended, status, shared, signals, unbegun = _find(
-        ledger, write.call_id, "n, ended, status, shared, signals, begun = 0 AND owner IS NULL"
+        ledger, write.call_id, "n, ended, status, shared, signals, begun = 0 AND delay > 0"
     )
     if ended is not None:
         raise CallEnded(find_view(ledger, n))

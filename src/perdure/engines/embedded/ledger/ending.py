@@ -20,7 +20,7 @@ END = """
 
 # What a call started itself; one with a key may be another's.
 CHILD = """
-    SELECT n, status = 'stuck' OR (begun = 0 AND owner IS NULL) FROM calls
+    SELECT n, status = 'stuck' OR (begun = 0 AND delay > 0) FROM calls
     WHERE id = ? AND ended IS NULL AND parent = (SELECT id FROM calls WHERE n = ?)"""
 
 AWAITED = "SELECT 1 FROM links JOIN calls ON n = links.parent WHERE child = ? AND ended IS NULL"
