@@ -286,7 +286,7 @@ async def timing_out(effects: Effects, _: None) -> list[str]:
     except TimeoutError:
         said.append("late")
     said.append(await act(effects, "afterwards"))
-    async with asyncio.timeout(100 * outside.unit):
+    async with asyncio.timeout(100_000 * outside.unit):
         said.append(await act(effects, "in time"))
     return said
 
