@@ -58,10 +58,21 @@ async def drive(engine: Watched, scenario: Scenario) -> None:
         await asyncio.sleep(GLANCE)
 
 
+async def tend(engine: Watched) -> None:
+    """An operator who knows that it is not the steps that kill the process."""
+    while True:
+        for view in (await engine.find(Query(status="stuck"))).calls:
+            if "its process died" in (view.error or ""):
+                await engine.retry(view.id)
+        await asyncio.sleep(GLANCE)
+
+
 async def all_over(engine: Watched) -> None:
+    tending = asyncio.ensure_future(tend(engine))
     await asyncio.gather(*(drive(engine, scenario) for scenario in SCENARIOS))
     while not all(view.is_over for view in (await engine.find(Query(limit=1000))).calls):
         await asyncio.sleep(GLANCE)
+    tending.cancel()
 
 
 async def main(folder: Path, point: str, side: str, nth: int, leave: int) -> None:

@@ -173,8 +173,7 @@ class World:
             del self._deaths[0]
             self.crashed[name, side] += 1
             self.memory.is_dead = True
-            if side == "after":
-                self._look_at_journals()
+            self._look_at_journals()
             self.died.set()
             raise Died
         if side == "after":
@@ -186,10 +185,15 @@ class World:
         memory, was_dead = self.memory, self.memory.is_dead
         memory.is_dead = False
         for view in self.ask(FindCalls(Query(limit=1000))).calls:
-            if view.version != self._seen.get(view.id):
+            if was_dead or view.version != self._seen.get(view.id):
                 self._seen[view.id] = view.version
                 record = self.ask(ReadRecord(view.id))
-                for key in sorted(settled_steps(record, self.function_of(view))):
+                function = self.function_of(view)
+                done = answered_steps(record, function)
+                if was_dead:
+                    # In the life that gives it up a step may begin before the body hears what has been decided.
+                    done |= given_up_steps(record, function)
+                for key in sorted(done):
                     memory.add(f"settled {view.id} {idempotency_key(view.id, key)} {key}")
         memory.is_dead = was_dead
 
@@ -251,13 +255,18 @@ class World:
         assert self.stored == self.scenario.stored
 
 
-def settled_steps(record: Record, function: Function) -> set[str]:
-    """The steps of a call that must not run any more: their outcome is recorded, or the body gave them up."""
-    done = {event.key for event in record.events if isinstance(event, StepReturned | StepRaised)}
+def answered_steps(record: Record, function: Function) -> set[str]:
+    """The steps of a call whose outcome is recorded."""
     if not isinstance(function.run, BodyFunction):
-        return done | ({"0"} if record.view.is_over else set())
+        return {"0"} if record.view.is_over else set()
+    return {event.key for event in record.events if isinstance(event, StepReturned | StepRaised)}
+
+
+def given_up_steps(record: Record, function: Function) -> set[str]:
+    if not isinstance(function.run, BodyFunction):
+        return set()
     asked, pending = asks_of(record, function.run)
-    return done | (asked - pending)
+    return asked - pending
 
 
 def asks_of(record: Record, run: BodyFunction) -> tuple[set[str], set[str]]:

@@ -43,7 +43,7 @@ def replayed(path: Path) -> Iterator[str]:
     function = next(function for function in functions if function.name == kept["function"])
     *past, end = [decode_event(b64decode(event)) for event in kept["events"]]
     try:
-        finish = finish_of(function, kept, past)
+        finish = finish_of(function, kept["call"], b64decode(kept["arguments"]), past)
     except Diverged as error:
         yield f"{path.name}: {error}"
     else:
@@ -51,11 +51,10 @@ def replayed(path: Path) -> Iterator[str]:
             yield f"{path.name}: it ended with {end}, and now with {finish}"
 
 
-def finish_of(function: Function, kept: dict[str, Any], events: list[Event]) -> Finish | None:
+def finish_of(function: Function, call_id: str, arguments: bytes, events: list[Event]) -> Finish | None:
     run = function.run
     assert isinstance(run, BodyFunction)
-    facts = CallFacts(kept["call"], function.tool, "machine", None)
-    arguments = b64decode(kept["arguments"])
+    facts = CallFacts(call_id, function.tool, "machine", None)
     markers = [(event.key, event.change) for event in events if isinstance(event, Marked)]
     past = [e for e in events if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled)]
     assert isinstance(past[0], Started)

@@ -415,15 +415,18 @@ class BodyCall(LiveCall):
         self._steps[command.key] = (step, task)
 
     async def _step_to_its_end(self, step: StepRun, command: c.RunStep) -> None:
+        body = self._body
+        if body is None or step.key not in body.pending:
+            return  # given up before it began, and the commit that says so is on its way
         try:
             outcome = await step.run()
         except Exception as error:  # not the step's own, which is an outcome
             self.refused(error)
             return
         self._steps.pop(step.key, None)
-        if self.left or self._body is None:
+        if self.left:
             return
-        if step.key in self._body.pending:
+        if step.key in body.pending:
             self.take(self._step_event(command, outcome))
         else:
             self._note_late(step, outcome)
