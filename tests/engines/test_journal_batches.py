@@ -8,6 +8,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -192,3 +193,32 @@ async def test_a_journal_knows_when_somebody_else_has_written(file_storage: Stor
     await storage.arrive()
     assert storage.journal.changed_elsewhere, "a commit of its own in between hides nothing"
     await other.close()
+
+
+async def test_the_loop_turns_while_a_large_batch_is_told_and_the_order_stays(
+    file_storage: Storage, database: Path
+) -> None:
+    writes: list[Write[Any]] = [UseStoreOnce("items", GetEntry("", str(n))) for n in range(40)]
+    told: list[int] = []
+    seen: set[int] = set()
+    loop = asyncio.get_running_loop()
+
+    def look() -> None:
+        seen.add(len(told))
+        if len(told) < len(writes):
+            loop.call_later(0, look)
+
+    def make_body_run(n: int) -> None:
+        until = perf_counter() + 0.001
+        while perf_counter() < until:
+            pass
+        told.append(n)
+
+    with held_up(database):
+        for n, write in enumerate(writes):
+            file_storage.journal.write(write, lambda _result, _error, n=n: make_body_run(n))
+        await asyncio.sleep(0)  # all are given
+    look()
+    await file_storage.journal.close()
+    assert told == list(range(40))
+    assert len(seen) > 3, seen

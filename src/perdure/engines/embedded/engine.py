@@ -32,6 +32,7 @@ from perdure.engine import (
     TimelineEntry,
 )
 from perdure.engines.embedded.clock import Clock, SystemClock
+from perdure.engines.embedded.collector import spared
 from perdure.engines.embedded.journal import (
     Arrived,
     Deliver,
@@ -131,7 +132,8 @@ class Embedded:
                 async with around or nullcontext():
                     try:
                         await serving.begin_work(functions if work else None)
-                        yield
+                        with nullcontext() if self.path is None else spared:
+                            yield
                     finally:
                         await _to_its_end(serving.end_work())
             finally:

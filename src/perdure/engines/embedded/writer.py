@@ -13,6 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -34,6 +35,9 @@ RETRY_AFTER = 1.0
 
 UNITS_AT_ONCE = 500
 """Of one transaction, about: others of this process and of its siblings wait for it."""
+
+TELLING = 0.004
+"""Seconds of telling what was committed after which the loop turns: each unit may make a body run."""
 
 EXIT_CODE = os.EX_IOERR if hasattr(os, "EX_IOERR") else 74
 
@@ -73,6 +77,7 @@ class Writer:
         self._on_fatal = on_fatal
         self._checkpoints = Checkpoints(ledger.connection, path)
         self._gathered: list[Unit] = []
+        self._to_tell: deque[Unit] = deque()
         self._queue: queue.SimpleQueue[list[Unit] | None] = queue.SimpleQueue()
         self._is_held_up = False
         self._is_closing = False
@@ -100,6 +105,8 @@ class Writer:
         """Everything that was put is committed or has failed, and was told."""
         self.end()
         await asyncio.to_thread(self._thread.join)
+        while self._to_tell:
+            await asyncio.sleep(0)
 
     def end(self) -> None:
         """Whatever was put is still seen to, in the writer's thread."""
@@ -283,12 +290,26 @@ class Writer:
             log.debug("The loop of %s is closed: %d units have nobody to tell.", self._path, len(batch))
 
     def _complete(self, batch: list[Unit]) -> None:
-        for unit in batch:
-            try:
-                unit.then(unit.result, unit.error)
-            except Exception as error:
-                message = f"perdure failed after {type(unit.write).__name__}"
-                self._loop.call_exception_handler({"message": message, "exception": error})
+        is_telling = bool(self._to_tell)
+        self._to_tell.extend(batch)
+        if not is_telling:
+            self._tell_each()
+
+    def _tell_each(self) -> None:
+        to_tell, until = self._to_tell, time.monotonic() + TELLING
+        try:
+            while to_tell and time.monotonic() < until:
+                self._tell_one(to_tell.popleft())
+        finally:
+            if to_tell:
+                self._loop.call_soon(self._tell_each)
+
+    def _tell_one(self, unit: Unit) -> None:
+        try:
+            unit.then(unit.result, unit.error)
+        except Exception as error:
+            message = f"perdure failed after {type(unit.write).__name__}"
+            self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _look_elsewhere(self) -> None:
         self._data_version = self._read_data_version()
