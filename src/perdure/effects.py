@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 
 from perdure.core.commands import Tell, Work
-from perdure.engine import Principal, StoreOperation
+from perdure.engine import Principal, QuestionAsk, StoreOperation
 
 T = TypeVar("T")
 
@@ -50,6 +50,10 @@ class Effects(Protocol):
 
     def store(self, store: str, operation: StoreOperation) -> Awaitable[bytes]:
         """The reply, as `StoreReply` reads it."""
+        ...
+
+    def ask(self, name: str, digest: str, question: QuestionAsk) -> Awaitable[bytes]:
+        """The answer, as JSON in the shape that MCP gives it. Raises `InputUnavailable`."""
         ...
 
     def receive(self, name: str, decode: Callable[[bytes], T]) -> Awaitable[T]: ...

@@ -91,6 +91,22 @@ class Function:
 
 # --- what is asked --------------------------------------------------------------------------------
 
+QuestionKind = Literal["form", "url", "sampling"]
+
+
+@record
+class QuestionAsk:
+    """What a body wants to ask. Where it cannot be asked as told here, the body gets `InputUnavailable` at once.
+
+    `question.name` is a wish: one that was used before in the call gets a number.
+    """
+
+    question: Question
+    if_unable: Literal["wait", "refuse"]
+    """Somebody waits for the call whose client cannot be asked."""
+    if_nobody: Literal["wait", "refuse"]
+    """Nobody waits for it now: a job, an orphan, a task."""
+
 
 @record
 class SignalSpec:
@@ -127,6 +143,10 @@ class Request:
     reuse: timedelta | None = None
     """How long after it completed a keyed call still answers; None is as long as it is kept."""
     idempotency_key: str | None = None
+    resumes: str | None = None
+    """The call that the request is about, by a state or an id that was given out for it; nothing else is looked at."""
+    asks: frozenset[QuestionKind] = frozenset()
+    """What the client that waits can be asked."""
     attach_identical: bool = False
     adopt_within: timedelta = ADOPTABLE
     deadline: timedelta | None = None
@@ -156,6 +176,15 @@ class Signal:
 
 
 @record
+class Answer:
+    """To the question that the call shows under `name`; JSON in the shape that MCP gives an answer of its kind:
+    `{"action": …, "content": …}` of an elicitation, or the result of a sampling."""
+
+    name: str
+    value: bytes
+
+
+@record
 class Cancel:
     """`caller` lets go of a shared call, which is cancelled when no one is left; None cancels for all."""
 
@@ -163,7 +192,7 @@ class Cancel:
     caller: str | None = None
 
 
-Delivery = Signal | Cancel
+Delivery = Signal | Answer | Cancel
 
 
 # --- what is seen ---------------------------------------------------------------------------------
@@ -171,13 +200,15 @@ Delivery = Signal | Cancel
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something that a call asks a person or a model."""
+    """Something that a call asks a person or a model. `schema` is JSON Schema of a form's answer."""
 
     name: str
-    kind: Literal["form", "url", "sampling"]
+    kind: QuestionKind
     message: str
     schema: dict[str, Any] | None
     url: str | None
+    params: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    """Of the request that MCP has for it: elicitation/create, or sampling/createMessage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +242,12 @@ class CallView:
     version: int = 0
     """Grows with every change, also over restarts."""
     created: datetime
+    updated: datetime | None = None
+    """When it changed last; None where nothing did since it was created."""
+    wakes: datetime | None = None
+    """When it goes on if nothing comes for it before; known of a call that left memory."""
+    expires: datetime | None = None
+    """When it is forgotten; None before its end, and for one that is kept until an operator acts."""
     ended: datetime | None = None
 
     @property

@@ -16,9 +16,12 @@ from perdure.core.codec import digest as digest_of
 from perdure.core.commands import (
     Abandon,
     Ask,
+    AskQuestion,
+    AwaitAnswer,
     AwaitEnd,
     Command,
     Complete,
+    Decided,
     DropTimer,
     EndCancelled,
     Fail,
@@ -34,6 +37,8 @@ from perdure.core.commands import (
 )
 from perdure.core.divergence import spell_ask, spell_event
 from perdure.core.events import (
+    Answered,
+    Asked,
     CancelAsked,
     ChildEnded,
     ChildRefused,
@@ -54,7 +59,7 @@ from perdure.errors import Diverged
 
 T = TypeVar("T")
 
-Outcome = StepReturned | StepRaised | ChildStarted | ChildRefused | ChildEnded | StoreReturned
+Outcome = StepReturned | StepRaised | ChildStarted | ChildRefused | ChildEnded | StoreReturned | Asked | Answered
 """An event that answers an ask."""
 
 
@@ -121,10 +126,15 @@ class Body:
         return tuple(ask.call_id for ask in self._given_up.values() if type(ask) is AwaitEnd and ask.own)
 
     @property
+    def questions_given_up(self) -> tuple[str, ...]:
+        """Where this body asked something whose answer it does not wait for any more."""
+        return tuple(ask.key for ask in self._given_up.values() if type(ask) is AwaitAnswer)
+
+    @property
     def is_waiting(self) -> bool:
-        """Nothing but timers, signals and the ends of other calls is pending."""
+        """Nothing but timers, signals, answers and the ends of other calls is pending."""
         for ask in self.pending.values():  # noqa: SIM110  # asked after every feed; all() costs five times as much
-            if type(ask) is not AwaitEnd:
+            if type(ask) not in WAITS:
                 return False
         return True
 
@@ -191,6 +201,9 @@ class Body:
         if type(event) is ChildStarted and not (type(ask) is StartChild and ask.detached):
             asks[key] = AwaitEnd(key, event.call_id, own=type(ask) is StartChild)
             return
+        if type(event) is Asked and event.error is None:
+            asks[key] = AwaitAnswer(key, event.question)
+            return
         del asks[key]
         if asks is self.pending:
             self._answers.pop(key).set_result(event)
@@ -223,6 +236,8 @@ class Body:
         ChildStarted: _answer,
         ChildRefused: _answer,
         ChildEnded: _answer,
+        Asked: _answer,
+        Answered: _answer,
     }
 
     # --- the end ---
@@ -326,6 +341,13 @@ class Body:
         event = await self._ask(UseStore(self._next_key(), name, digest_of((operation,), {}), store, operation))
         return event.value
 
+    async def ask(self, name: str, digest: str, question: Any) -> bytes:
+        event = await self._ask(AskQuestion(self._next_key(), name, digest, question))
+        if type(event) is Answered:
+            return event.value
+        assert event.error is not None
+        raise decode_error(event.error)
+
     async def receive(self, name: str, decode: Callable[[bytes], T]) -> T:
         self._check_place()
         return self._read(decode, await self._signal_named(name).take())
@@ -396,14 +418,14 @@ class Body:
                 "Steps and threads have current_step(); after its end a call can ask for nothing."
             )
 
-    async def _ask(self, ask: RunStep | StartChild | JoinCall | UseStore) -> Any:
+    async def _ask(self, ask: Decided) -> Any:
         try:
             return await self._answer_to(ask)
         except BaseException:
             self._give_up(ask.key)
             raise
 
-    def _answer_to(self, ask: RunStep | StartChild | JoinCall | UseStore) -> asyncio.Future[Any]:
+    def _answer_to(self, ask: RunStep | Decided) -> asyncio.Future[Any]:
         loop = self._loop
         # Never in the body's hands, so that its order among others does not matter, and asyncio's own is the fastest.
         answer: asyncio.Future[Any] = asyncio.Future(loop=loop)
@@ -439,12 +461,17 @@ def without_undone(commands: list[Command]) -> tuple[list[Command], set[str]]:
 def _is_answer(event: Outcome, ask: Ask) -> bool:
     if type(ask) not in _ANSWERS[type(event)]:
         return False
-    if isinstance(event, ChildEnded) or isinstance(ask, AwaitEnd):
+    if isinstance(event, Answered):
+        return isinstance(ask, AwaitAnswer) and event.question == ask.question
+    if isinstance(event, ChildEnded) or isinstance(ask, AwaitEnd | AwaitAnswer):
         return True
     return event.name == ask.name and event.digest == ask.digest
 
 
-_ASKS = (RunStep, StartChild, JoinCall, UseStore, SetTimer)
+_ASKS = (RunStep, StartChild, JoinCall, UseStore, AskQuestion, SetTimer)
+
+WAITS = (AwaitEnd, AwaitAnswer)
+"""What a body waits for without anything of the call running."""
 
 _ANSWERS: dict[type[Outcome], tuple[type[Ask], ...]] = {
     StepReturned: (RunStep,),
@@ -453,4 +480,6 @@ _ANSWERS: dict[type[Outcome], tuple[type[Ask], ...]] = {
     ChildStarted: (StartChild, JoinCall),
     ChildRefused: (StartChild, JoinCall),
     ChildEnded: (AwaitEnd,),
+    Asked: (AskQuestion,),
+    Answered: (AwaitAnswer,),
 }

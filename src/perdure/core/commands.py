@@ -101,8 +101,27 @@ class UseStore:
 
 
 @record
+class AskQuestion:
+    """Ask a person or a model something. What is shown of it and `Asked` are one transaction."""
+
+    key: str
+    name: str
+    digest: str
+    question: Any
+    """`engine.QuestionAsk`, opaque to the core."""
+
+
+@record
+class AwaitAnswer:
+    """No command: what an `AskQuestion` is from its `Asked` on."""
+
+    key: str
+    question: str
+
+
+@record
 class Abandon:
-    """The body no longer waits for `key`: a step is cancelled, a child asked to cancel."""
+    """The body no longer waits for `key`: a step is cancelled, a child asked to cancel, a question withdrawn."""
 
     key: str
 
@@ -166,7 +185,10 @@ Tell = SetStatus | ReportProgress | SendLog | NotifyChange
 
 Finish = Complete | Fail | EndCancelled
 
-Ask = RunStep | StartChild | JoinCall | UseStore | AwaitEnd
+Ask = RunStep | StartChild | JoinCall | UseStore | AskQuestion | AwaitEnd | AwaitAnswer
 """What a body waits for and can give up."""
 
-Command = RunStep | SetTimer | DropTimer | StartChild | JoinCall | UseStore | Abandon | Mark | Tell | Finish
+Decided = UseStore | StartChild | JoinCall | AskQuestion
+"""Whose outcome only a transaction knows."""
+
+Command = RunStep | SetTimer | DropTimer | Decided | Abandon | Mark | Tell | Finish

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from perdure.core.commands import Ask, AwaitEnd
-from perdure.core.events import ChildEnded, Fed, Signalled
+from perdure.core.commands import Ask, AwaitAnswer, AwaitEnd
+from perdure.core.events import Answered, ChildEnded, Fed, Signalled
 
 
 def spell_event(event: Fed) -> str:
@@ -13,12 +13,16 @@ def spell_event(event: Fed) -> str:
         return f"{kind} {event.name!r}" if isinstance(event, Signalled) else kind
     if isinstance(event, ChildEnded):
         return f"{kind} at {key}, call {event.call_id}"
+    if isinstance(event, Answered):
+        return f"{kind} at {key}, question {event.question!r}"
     return f"{kind}{_what(event)} at {key}"
 
 
 def spell_ask(ask: Ask) -> str:
     if isinstance(ask, AwaitEnd):
         return f"the end of call {ask.call_id} at {ask.key}"
+    if isinstance(ask, AwaitAnswer):
+        return f"the answer to {ask.question!r} at {ask.key}"
     return f"{type(ask).__name__}{_what(ask)} at {ask.key}"
 
 

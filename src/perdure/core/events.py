@@ -126,6 +126,31 @@ class StoreReturned:
 
 
 @record
+class Asked:
+    """Whether a question could be asked, and under which name: no other of the call's has it, ever.
+
+    With an `error` nobody could be asked, and `question` is empty.
+    """
+
+    key: str
+    name: str
+    digest: str
+    question: str
+    error: bytes | None
+    at: float
+
+
+@record
+class Answered:
+    """`value` is the answer as its asker sent it; the body finds out whether it fits."""
+
+    key: str
+    question: str
+    value: bytes
+    at: float
+
+
+@record
 class Marked:
     """`ctx.patched` took the new way here; read before replay begins, fed to nobody."""
 
@@ -167,6 +192,8 @@ Fed = (
     | ChildRefused
     | ChildEnded
     | StoreReturned
+    | Asked
+    | Answered
 )
 """What a body is fed, live and in replay."""
 

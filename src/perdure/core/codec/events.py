@@ -14,6 +14,8 @@ from typing import Any, cast
 from pydantic_core import from_json, to_json
 
 from perdure.core.events import (
+    Answered,
+    Asked,
     CancelAsked,
     Cancelled,
     ChildEnded,
@@ -47,6 +49,8 @@ KINDS: dict[str, type[Event]] = {
     "child-refused": ChildRefused,
     "child-ended": ChildEnded,
     "store-returned": StoreReturned,
+    "asked": Asked,
+    "answered": Answered,
     "marked": Marked,
     "completed": Completed,
     "failed": Failed,

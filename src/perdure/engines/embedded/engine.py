@@ -334,12 +334,15 @@ class _Serving:
 
     async def deliver(self, call_id: str, delivery: Delivery) -> None:
         delivered = await commit(self.journal, Deliver(call_id, delivery, self.clock.now()))
-        told = delivered.parents if delivered.ended else (delivered,)
+        told = delivered.parents if delivered.ended else (delivered, *delivered.parents)
         if self._worker is not None:
             self._worker.wake(told)
         else:
             for each in told:
-                self._presence.tell_due() if each.owner is None else self._presence.tell_owner(each.owner)
+                if each.changed is not None:
+                    self._publish(await self.journal.read(View(each.changed)))
+                else:
+                    self._presence.tell_due() if each.owner is None else self._presence.tell_owner(each.owner)
         if delivered.ended:
             self._publish(await self.journal.read(View(call_id)))
 
@@ -393,6 +396,8 @@ class _Serving:
         watched = {*self._watchers.call_ids}
         owned = self._worker.live if self._worker is not None else {}
         if not owned.keys().isdisjoint(call_ids):  # nobody else speaks of a call that is ours
+            for call_id in owned.keys() & {*call_ids}:
+                owned[call_id].look_at_questions_soon()
             self._spawn(self._look_for_lost())
         elif seen := [call_id for call_id in call_ids if call_id in watched]:
             self._spawn(self._refresh(seen))
@@ -404,9 +409,11 @@ class _Serving:
 
     async def _refresh(self, call_ids: Sequence[str]) -> None:
         for call_id in call_ids:
-            if self._worker is None or call_id not in self._worker.live:
-                with suppress(CallNotFound):  # kept long enough
-                    self._watchers.publish(await self.journal.read(View(call_id)))
+            if self._worker is not None and (call := self._worker.live.get(call_id)) is not None:
+                call.look_at_questions_soon()
+                continue
+            with suppress(CallNotFound):  # kept long enough
+                self._watchers.publish(await self.journal.read(View(call_id)))
 
     async def _poll(self) -> None:
         changed = False

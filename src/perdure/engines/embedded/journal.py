@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdure.core.call import Status
-from perdure.core.events import ChildRefused, ChildStarted, End, Event, Fed
+from perdure.core.events import Asked, ChildRefused, ChildStarted, End, Event, Fed
 from perdure.core.record import keyword_record, record
 from perdure.engine import (
     Accepted,
@@ -21,6 +21,8 @@ from perdure.engine import (
     Principal,
     Progress,
     Query,
+    Question,
+    QuestionAsk,
     Request,
     StoreOperation,
     StoreReply,
@@ -122,7 +124,9 @@ class Delivered:
     ended: bool = False
     """A cancel ended the call, which was stuck."""
     parents: tuple[Delivered, ...] = ()
-    """Who was told of that end."""
+    """Who was told of that end, or sees what was delivered."""
+    changed: str | None = None
+    """The id of the call when nothing lies in its inbox, and only what it shows is another: a child's question."""
 
 
 # --- writes on a call that is held ----------------------------------------------------------------
@@ -150,6 +154,8 @@ class Append(Write[tuple[Delivered, ...]]):
     cancels: tuple[str, ...] = ()
     """Children (by id) that this call gives up: those that it started get a cancel into their inbox, once, unless they
     have ended or another call waits for them too. An end gives up all."""
+    withdrawn: tuple[str, ...] = ()
+    """Places of questions whose answers nobody waits for any more."""
     unsent: tuple[str, ...] = ()
     """Signals among the consumed that did not count: a `once` one may come again."""
     keeps_key: bool = False
@@ -219,6 +225,26 @@ class AppendJoin(Write[ChildStarted | ChildRefused]):
 
 
 @record
+class AppendQuestion(Write["QuestionAsked"]):
+    """Decide whether a question can be asked, show it, and append its `Asked`, in one transaction."""
+
+    n: int
+    epoch: int
+    at: float
+    key: str
+    name: str
+    digest: str
+    ask: QuestionAsk
+
+
+@record
+class QuestionAsked:
+    asked: Asked
+    told: tuple[Delivered, ...]
+    """The ancestor that shows it, if the call itself does not."""
+
+
+@record
 class MarkStuck(Write["Delivered | None"]):
     """Nothing is appended; ownership is given up. `diverged`: each newly started process tries once more.
 
@@ -264,7 +290,8 @@ class StartCall(Write[Started]):
     """Decide what call a request gets (DESIGN §11.1), under the write lock; raises `Refused` in the result.
 
     A new call has `call_id`. The order: the client's idempotency key; the caller's own orphan; the tool's key;
-    `attach_identical`; a new call. `process` owns the new call if `own`; else it is unowned and due at once.
+    `attach_identical`; a new call. One that `resumes` a call gets that one, or fails with CallNotFound. `process`
+    owns the new call if `own`; else it is unowned and due at once.
     """
 
     request: Request
@@ -286,7 +313,8 @@ class LetGo(Write[None]):
 
 @record
 class Deliver(Write[Delivered]):
-    """Put a signal or a cancel into a call's inbox. Fails with CallNotFound, CallEnded, AlreadyAnswered.
+    """Put a signal, an answer or a cancel into a call's inbox. Fails with CallNotFound, CallEnded, AlreadyAnswered.
+    An answer to a question that the call never showed: Refused.
 
     A cancel of a stuck call ends it. A cancel with a caller lets go of a shared call; the last one cancels it.
     """
@@ -421,6 +449,13 @@ class ReadInbox(Read[tuple[InboxRow, ...]]):
     n: int
     after: int = 0
     """Only rows that came after this one."""
+
+
+@record
+class OpenQuestions(Read[tuple[Question, ...]]):
+    """What a call shows of what it and its children ask, oldest first."""
+
+    n: int
 
 
 @record

@@ -23,6 +23,7 @@ from perdure.engines.embedded.journal import (
     InboxRow,
     MarkStuck,
     NoteAttempt,
+    OpenQuestions,
     ReadInbox,
     View,
     Yield,
@@ -194,6 +195,15 @@ class LiveCall:
         except StorageError:
             self.after_inbox(lambda: None)
 
+    def look_at_questions_soon(self) -> None:
+        """What the call or a child of it asks may be another now."""
+        self.ground.spawn(self._look_at_questions())
+
+    async def _look_at_questions(self) -> None:
+        questions = await self.ground.journal.read(OpenQuestions(self.n))
+        if not self.left and questions != self._view.questions:
+            self.show(questions=questions)
+
     async def look_at_inbox(self) -> None:
         """Take what came in from outside, in the order in which it came."""
         if self.left or self.is_loading:
@@ -265,7 +275,9 @@ class LiveCall:
             if before_shown is not None:
                 before_shown()
             self._forget()
-            self.show(status=status, outcome=outcome, failure=failure, ended=datetime.fromtimestamp(now, UTC))
+            self.show(
+                status=status, questions=(), outcome=outcome, failure=failure, ended=datetime.fromtimestamp(now, UTC)
+            )
             self.ground.wake(told)
 
         self.write(append, ended)

@@ -13,10 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perdure.core import commands as c
-from perdure.core.body import Body
+from perdure.core.body import WAITS, Body
 from perdure.core.call import Status, child_call_id
 from perdure.core.codec import decode_error, encode_error, encode_step_error
 from perdure.core.events import (
+    Answered,
+    Asked,
     CancelAsked,
     Cancelled,
     ChildRefused,
@@ -42,6 +44,7 @@ from perdure.engines.embedded.journal import (
     Append,
     AppendChild,
     AppendJoin,
+    AppendQuestion,
     AppendStore,
     Attempt,
     Claimed,
@@ -49,6 +52,7 @@ from perdure.engines.embedded.journal import (
     ForgetCrashes,
     Held,
     InboxRow,
+    QuestionAsked,
 )
 from perdure.engines.embedded.live import DEADLINE, MOST_CRASHES, LiveCall, dies_again_and_again, keeps_key
 from perdure.engines.embedded.steps import Outcome, Returned, StepRun
@@ -65,12 +69,12 @@ SLICE = 500
 
 LONG_JOURNAL = 10_000
 
-FED_LATER = Started | StoreReturned | ChildStarted | ChildRefused
+FED_LATER = Started | StoreReturned | ChildStarted | ChildRefused | Asked
 
 NEW = c.Mark | c.SetStatus | c.ReportProgress | c.Finish
 """Commands that no recorded event implies."""
 
-DatabaseUnit = AppendStore | AppendChild | AppendJoin
+DatabaseUnit = AppendStore | AppendChild | AppendJoin | AppendQuestion
 
 
 class BodyCall(LiveCall):
@@ -88,6 +92,8 @@ class BodyCall(LiveCall):
         self._alarms: dict[str, Alarm] = {}
         self._children: dict[str, str] = {}
         """Children that run for an ask of this body, and are to be cancelled when it gives up waiting."""
+        self._questions: set[str] = set()
+        """Places of questions that are shown, and are to be withdrawn when it gives up waiting."""
         self._undecided = 0
         """Units in flight whose outcome only the database knows; later events wait behind them unfed."""
         self._backlog: deque[tuple[Fed, int | None]] = deque()
@@ -126,11 +132,13 @@ class BodyCall(LiveCall):
         self._commit((), (), [command for command in tail if isinstance(command, NEW)])
         if self.left:
             return
-        if given_up := body.children_given_up:
-            # They may have been started in the last commit of the life before; being asked twice changes nothing.
-            self._append((), (), [], {}, {"cancels": given_up}, self._status)
+        if body.children_given_up or body.questions_given_up:
+            # They may have come about in the last commit of the life before; doing this twice changes nothing.
+            given_up = {"cancels": body.children_given_up, "withdrawn": body.questions_given_up}
+            self._append((), (), [], {}, given_up, self._status)
         pending = list(body.pending.items())
         self._children.update((key, ask.call_id) for key, ask in pending if isinstance(ask, c.AwaitEnd) and ask.own)
+        self._questions.update(key for key, ask in pending if isinstance(ask, c.AwaitAnswer))
         # What came in goes first: a cancel keeps a step from running once more.
         self._tell_the_time(past[-1].at)
         for row in claimed.inbox:
@@ -177,10 +185,10 @@ class BodyCall(LiveCall):
             match ask:
                 case c.RunStep():
                     self._run_step(ask, attempts.get(key), again=True)
-                case c.UseStore() | c.StartChild() | c.JoinCall():
-                    self._submit(ask)
-                case c.AwaitEnd():
+                case c.AwaitEnd() | c.AwaitAnswer():
                     pass
+                case _:
+                    self._submit(ask)
 
     def _tell_the_time(self, last: float) -> None:
         now = self.ground.clock.now()
@@ -248,10 +256,11 @@ class BodyCall(LiveCall):
     def _commit(self, events: tuple[Event, ...], rows: tuple[int, ...], commands: Iterable[c.Command]) -> None:
         """Write what one feed made, then perform what it asked for."""
         held: list[c.Command] = []
-        undecided: list[c.UseStore | c.StartChild | c.JoinCall] = []
+        undecided: list[c.Decided] = []
         shown: dict[str, Any] = {}
         written: dict[str, Any] = {}
         cancels: list[str] = []
+        withdrawn: list[str] = []
         finish: c.Finish | None = None
         for command in commands:
             match command:
@@ -261,8 +270,11 @@ class BodyCall(LiveCall):
                     child = self._children.pop(command.key, None)
                     if child is not None:
                         cancels.append(child)
+                    elif command.key in self._questions:
+                        self._questions.remove(command.key)
+                        withdrawn.append(command.key)
                     held.append(command)
-                case c.UseStore() | c.StartChild() | c.JoinCall():
+                case c.UseStore() | c.StartChild() | c.JoinCall() | c.AskQuestion():
                     undecided.append(command)
                 case c.Mark():
                     mark = Marked(command.key, command.change, self.ground.clock.now())
@@ -279,6 +291,8 @@ class BodyCall(LiveCall):
                     finish = command
         if cancels:
             written["cancels"] = tuple(cancels)
+        if withdrawn:
+            written["withdrawn"] = tuple(withdrawn)
         if finish is not None:
             self._finish(finish, events, rows, held, shown, written)
             return
@@ -318,6 +332,8 @@ class BodyCall(LiveCall):
         def committed(told: tuple[Delivered, ...]) -> None:
             if shown:
                 self.show(**shown)
+            if unit.withdrawn or any(isinstance(event, Answered) for event in events):
+                self.look_at_questions_soon()
             if told:
                 self.ground.wake(told)
             self._perform(held if events else ())
@@ -472,7 +488,7 @@ class BodyCall(LiveCall):
 
     # --- units that the database decides ---
 
-    def _submit(self, command: c.UseStore | c.StartChild | c.JoinCall) -> None:
+    def _submit(self, command: c.Decided) -> None:
         now = self.ground.clock.now()
         unit = self._unit(command, now)
         self._undecided += 1
@@ -495,7 +511,7 @@ class BodyCall(LiveCall):
 
         self.ground.journal.write(unit, decided)
 
-    def _unit(self, command: c.UseStore | c.StartChild | c.JoinCall, now: float) -> DatabaseUnit:
+    def _unit(self, command: c.Decided, now: float) -> DatabaseUnit:
         place: dict[str, Any] = {
             "n": self.n,
             "epoch": self.held.epoch,
@@ -519,8 +535,10 @@ class BodyCall(LiveCall):
                 return AppendChild(request=request, detached=command.detached, **place)
             case c.JoinCall():
                 return AppendJoin(call_id=command.call_id, **place)
+            case c.AskQuestion():
+                return AppendQuestion(ask=command.question, **place)
 
-    def _decided_event(self, command: c.UseStore | c.StartChild | c.JoinCall, result: Any, now: float) -> Fed:
+    def _decided_event(self, command: c.Decided, result: Any, now: float) -> Fed:
         match command:
             case c.UseStore():
                 reply: StoreReply = result
@@ -532,6 +550,20 @@ class BodyCall(LiveCall):
                     if isinstance(command, c.StartChild) and not command.detached:
                         self._child_started(started)
                 return started
+            case c.AskQuestion():
+                return self._asked(result)
+
+    def _asked(self, result: QuestionAsked) -> Asked:
+        asked = result.asked
+        if asked.error is None:
+            assert self._body is not None
+            self.look_at_questions_soon()
+            self.ground.wake(result.told)
+            if asked.key in self._body.pending:
+                self._questions.add(asked.key)
+            else:  # given up while it was being decided
+                self._append((), (), [], {}, {"withdrawn": (asked.key,)}, self._status)
+        return asked
 
     def _child_started(self, started: ChildStarted) -> None:
         assert self._body is not None
@@ -565,7 +597,7 @@ class BodyCall(LiveCall):
         if any(step.next_at is None for step, _ in self._steps.values()):
             return False
         # What was asked and is not on its way yet is no wait either.
-        return all(isinstance(ask, c.AwaitEnd) or key in self._steps for key, ask in self._body.pending.items())
+        return all(isinstance(ask, WAITS) or key in self._steps for key, ask in self._body.pending.items())
 
     @property
     def steps_running(self) -> list[asyncio.Task[None]]:

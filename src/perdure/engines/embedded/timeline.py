@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from perdure.core.codec import describe_error
 from perdure.core.events import (
+    Answered,
+    Asked,
     CancelAsked,
     Cancelled,
     ChildEnded,
@@ -69,6 +71,13 @@ def _line(event: Event, attempts: dict[str, Attempt]) -> TimelineEntry:
         case ChildEnded():
             error = None if event.error is None else describe_error(event.error)
             return TimelineEntry(at, "child ended", event.call_id, error=error)
+        case Asked():
+            error = None if event.error is None else describe_error(event.error)
+            return TimelineEntry(
+                at, "asked" if error is None else "not asked", event.question or event.name, error=error
+            )
+        case Answered():
+            return TimelineEntry(at, "answered", event.question)
         case StoreReturned():
             return TimelineEntry(at, "store", event.name)
         case Marked():
@@ -100,6 +109,8 @@ def _unread(record: Record) -> Iterator[TimelineEntry]:
                 yield TimelineEntry(_time(row.event.at), "signal (unread)", row.event.name)
             case CancelAsked():
                 yield TimelineEntry(_time(row.event.at), "cancel (unread)", row.event.reason)
+            case Answered():
+                yield TimelineEntry(_time(row.event.at), "answer (unread)", row.event.question)
             case _:
                 pass
 

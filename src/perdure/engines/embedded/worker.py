@@ -25,6 +25,7 @@ from perdure.engines.embedded.journal import (
     Offer,
     Owned,
     RemoveExpired,
+    View,
     Yield,
     commit,
 )
@@ -352,16 +353,28 @@ class Worker:
     # --- what comes from elsewhere ---
 
     def wake(self, told: tuple[Delivered, ...]) -> None:
-        """Something lies in these calls' inboxes."""
+        """Something lies in these calls' inboxes, or what they show has changed."""
         for delivered in told:
             call = self._by_n.get(delivered.n)
-            if call is not None:
+            if delivered.changed is not None:
+                self._changed(call, delivered.changed)
+            elif call is not None:
                 call.look_soon()
             elif delivered.owner is None:
                 self.look()
                 self.presence.tell_due()
             else:
                 self.presence.tell_owner(delivered.owner)
+
+    def _changed(self, call: LiveCall | None, call_id: str) -> None:
+        if call is not None:
+            call.look_at_questions_soon()
+        else:
+            self.spawn(self._show(call_id))
+
+    async def _show(self, call_id: str) -> None:
+        """To those who watch it, here and in other processes."""
+        self.publish(await self.journal.read(View(call_id)))
 
     def call_started(self, call_id: str) -> None:
         """A call was made that nobody owns yet."""

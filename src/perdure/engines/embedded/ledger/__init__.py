@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from perdure.engines.embedded import journal as j
-from perdure.engines.embedded.ledger import appending, arriving, reading, starting, stores, waiting, working
+from perdure.engines.embedded.ledger import appending, arriving, asking, reading, starting, stores, waiting, working
 from perdure.engines.embedded.ledger.ledger import PAYLOAD_LIMIT, Ledger
 
 __all__ = ["BEGINS_CALLS", "PAYLOAD_LIMIT", "Ledger", "answer", "crash_points", "perform"]
@@ -19,6 +19,7 @@ WRITES: dict[type[j.Write[Any]], Callable[[Ledger, Any], Any]] = {
     j.AppendStore: appending.append_store,
     j.AppendChild: appending.append_child,
     j.AppendJoin: appending.append_join,
+    j.AppendQuestion: asking.append_question,
     j.MarkStuck: appending.mark_stuck,
     j.Yield: appending.yield_call,
     j.ForgetCrashes: appending.forget_crashes,
@@ -42,6 +43,7 @@ READS: dict[type[j.Read[Any]], Callable[[Ledger, Any], Any]] = {
     j.HolderOf: reading.holder_of,
     j.ReadRecord: reading.read_record,
     j.ReadInbox: reading.inbox,
+    j.OpenQuestions: asking.open_questions,
     j.Arrived: reading.arrived,
     j.Owned: reading.owned,
     j.NextDue: reading.next_due,

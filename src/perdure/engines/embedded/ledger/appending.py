@@ -10,7 +10,6 @@ from perdure.core.codec import encode_error
 from perdure.core.events import (
     ChildRefused,
     ChildStarted,
-    Event,
     StepLate,
     StepRaised,
     StepReturned,
@@ -29,9 +28,11 @@ from perdure.engines.embedded.journal import (
     NoteAttempt,
     Yield,
 )
+from perdure.engines.embedded.ledger.asking import withdraw
 from perdure.engines.embedded.ledger.ending import KEPT, child_ended, end_call, end_if_cancelled, give_up
 from perdure.engines.embedded.ledger.inbox import drop, put
 from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.places import add_events, take_place
 from perdure.engines.embedded.ledger.rows import AT_ONCE, progress_to
 from perdure.engines.embedded.ledger.starting import bind, find, insert
 from perdure.engines.embedded.ledger.stores import use_store
@@ -41,9 +42,9 @@ PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 STANDING = f"SELECT seq, ended, status, {KEPT}, holds, followed FROM calls WHERE n = ? AND epoch = ?"
 
-GO_ON = "UPDATE calls SET status = ?, seq = ?, version = version + 1 WHERE n = ?"
+GO_ON = "UPDATE calls SET status = ?, seq = ?, updated = ?, version = version + 1 WHERE n = ?"
 
-GO_ON_AFTER_STEP = "UPDATE calls SET status = ?, seq = ?, version = version + 1, crashes = 0 WHERE n = ?"
+GO_ON_AFTER_STEP = "UPDATE calls SET status = ?, seq = ?, updated = ?, version = version + 1, crashes = 0 WHERE n = ?"
 
 OUTCOMES = (StepReturned, StepRaised, StepLate)
 """Nothing else shows that a step does not kill its process."""
@@ -66,13 +67,13 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
         raise Fenced
     seq, ended, status, kept, holds, followed = row
     if events:
-        _add_events(ledger, n, seq, events)
+        add_events(ledger, n, seq, events)
         seq += len(events)
     told: tuple[Delivered, ...] = ()
     if end is None:
         # What an abandoned step came to may come after the end, which stays the end.
         go_on = GO_ON_AFTER_STEP if any(isinstance(event, OUTCOMES) for event in events) else GO_ON
-        ledger.execute(go_on, (write.status if ended is None else status, seq, n))
+        ledger.execute(go_on, (write.status if ended is None else status, seq, write.at, n))
     else:
         frees = holds is not None and not write.keeps_key
         told = end_call(ledger, n, end, seq=seq, kept=kept, frees_key=frees, followed=followed)
@@ -84,13 +85,9 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
         _say(ledger, write)
     if write.park:
         ledger.execute(PARK, (ledger.clock() - AT_ONCE, write.wake_at, n))
+    if write.withdrawn:
+        told = (*told, *withdraw(ledger, n, write.withdrawn))
     return (*told, *give_up(ledger, n, write.cancels, write.at)) if write.cancels else told
-
-
-def _add_events(ledger: Ledger, n: int, seq: int, events: tuple[Event, ...]) -> None:
-    for event in events:
-        ledger.execute("INSERT INTO events (call, seq, body) VALUES (?, ?, ?)", (n, seq, ledger.encode(event)))
-        seq += 1
 
 
 def _say(ledger: Ledger, write: Append) -> None:
@@ -157,15 +154,15 @@ def forget_crashes(ledger: Ledger, write: ForgetCrashes) -> None:
 
 
 def append_store(ledger: Ledger, write: AppendStore) -> StoreReply:
-    seq = _take_place(ledger, write)
+    seq = take_place(ledger, write.n, write.epoch, write.at)
     reply = use_store(ledger, write.store, write.operation)
     event = StoreReturned(write.key, write.name, write.digest, reply.to_bytes(), write.at)
-    _add_events(ledger, write.n, seq, (event,))
+    add_events(ledger, write.n, seq, (event,))
     return reply
 
 
 def append_child(ledger: Ledger, write: AppendChild) -> ChildStarted | ChildRefused:
-    seq = _take_place(ledger, write)
+    seq = take_place(ledger, write.n, write.epoch, write.at)
     request = write.request
     try:
         ledger.check_size(request.arguments, f"The value of the arguments of {request.tool!r}")
@@ -185,20 +182,12 @@ def append_child(ledger: Ledger, write: AppendChild) -> ChildStarted | ChildRefu
 
 
 def append_join(ledger: Ledger, write: AppendJoin) -> ChildStarted | ChildRefused:
-    seq = _take_place(ledger, write)
+    seq = take_place(ledger, write.n, write.epoch, write.at)
     found = ledger.row("SELECT n FROM calls WHERE id = ?", (write.call_id,))
     if found is None:
         return _refuse(ledger, write, seq, CallNotFound(write.call_id))
     _follow(ledger, write, found[0])
     return _started(ledger, write, seq, write.call_id)
-
-
-def _take_place(ledger: Ledger, write: AppendStore | AppendChild | AppendJoin) -> int:
-    row = ledger.row("SELECT seq FROM calls WHERE n = ? AND epoch = ?", (write.n, write.epoch))
-    if row is None:
-        raise Fenced
-    ledger.execute("UPDATE calls SET seq = seq + 1, version = version + 1 WHERE n = ?", (write.n,))
-    return row[0]
 
 
 def _follow(ledger: Ledger, write: AppendChild | AppendJoin, child: int) -> None:
@@ -213,11 +202,11 @@ def _follow(ledger: Ledger, write: AppendChild | AppendJoin, child: int) -> None
 
 def _started(ledger: Ledger, write: AppendChild | AppendJoin, seq: int, call_id: str) -> ChildStarted:
     event = ChildStarted(write.key, write.name, write.digest, call_id, write.at)
-    _add_events(ledger, write.n, seq, (event,))
+    add_events(ledger, write.n, seq, (event,))
     return event
 
 
 def _refuse(ledger: Ledger, write: AppendChild | AppendJoin, seq: int, error: PerdureError) -> ChildRefused:
     event = ChildRefused(write.key, write.name, write.digest, encode_error(error), write.at)
-    _add_events(ledger, write.n, seq, (event,))
+    add_events(ledger, write.n, seq, (event,))
     return event

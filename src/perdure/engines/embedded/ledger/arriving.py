@@ -6,8 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from perdure.core.events import CancelAsked, Signalled
-from perdure.engine import Accepted, Cancel, Request, Signal
+from perdure.engine import Accepted, Answer, Cancel, Request, Signal
 from perdure.engines.embedded.journal import Deliver, Delivered, ReleaseCall, RetryCall
+from perdure.engines.embedded.ledger.asking import answer_question
 from perdure.engines.embedded.ledger.ending import KEPT, end_unrun
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
@@ -34,6 +35,8 @@ def deliver(ledger: Ledger, write: Deliver) -> Delivered:
             if is_once(signals, name):
                 _count_once(ledger, n, name)
             return put(ledger, n, Signalled(name, value, write.at))
+        case Answer():
+            return answer_question(ledger, n, write.delivery, write.at)
         case Cancel(reason, caller):
             if shared and caller is not None and _others_hold(ledger, n, caller):
                 return Delivered(n, None)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from perdure.core.codec import encode_error, error_message, error_type
 from perdure.core.events import CancelAsked, Cancelled, ChildEnded, Completed, End, Failed
 from perdure.engines.embedded.journal import Delivered
+from perdure.engines.embedded.ledger.asking import withdraw_all
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.loading import inbox_after
@@ -109,7 +110,7 @@ def end_unrun(ledger: Ledger, n: int, reason: str, at: float) -> Delivered:
     assert row is not None
     seq, kept, followed = row
     ended = end_call(ledger, n, Cancelled(reason, at), seq=seq, kept=kept, frees_key=True, followed=followed)
-    return Delivered(n, None, ended=True, parents=ended)
+    return Delivered(n, None, ended=True, parents=(*ended, *withdraw_all(ledger, n)))
 
 
 def end_if_cancelled(ledger: Ledger, n: int, at: float) -> Delivered | None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from perdure.core.codec import encode_error
-from perdure.engine import CallView, Principal, Progress, SignalSpec
+from perdure.engine import CallView, Principal, Progress, Question, SignalSpec
 from perdure.engines.embedded.journal import Held
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.errors import PerdureError, Stuck
@@ -24,12 +24,18 @@ UNSERVED_AFTER = 30.0
 
 ARGUMENTS = "coalesce(arguments, (SELECT body FROM large_arguments WHERE call = n))"
 
-VIEW = """
+QUESTIONS = """
+    (SELECT json_group_array(json_array(name, json(body))) FROM
+        (SELECT name, body FROM questions WHERE shown = n AND state = 'open' ORDER BY row))"""
+"""What a call shows of what is asked, as `questions_from` reads it."""
+
+VIEW = f"""
     n, id, tool, function, kind, key, status, text, data, parent, outcome, failure, caller, shared, signals, progress,
     version, created, ended, owner, wake_at,
     CASE WHEN shared THEN (SELECT json_group_array(caller) FROM holders WHERE call = n AND caller <> '') END,
     CASE WHEN owner IS NULL AND wake_at IS NOT NULL
-        THEN EXISTS (SELECT 1 FROM offers WHERE function = calls.function) END
+        THEN EXISTS (SELECT 1 FROM offers WHERE function = calls.function) END,
+    {QUESTIONS}, updated, expires
 """
 """The columns of a view, for SELECT from calls."""
 
@@ -61,7 +67,10 @@ def view_of(row: Row, now: float) -> CallView:
         wake_at,
         holders,
         served,
-    ) = row[:23]
+        questions,
+        updated,
+        expires,
+    ) = row[:26]
     if ended is None and served == 0 and is_due_since(wake_at, now - UNSERVED_AFTER):
         status = "stuck"
         failure = encode_error(Stuck(call_id, f"no process that is running has the function {function}."))
@@ -75,6 +84,7 @@ def view_of(row: Row, now: float) -> CallView:
         status=status,
         text=text,
         status_data=data,
+        questions=questions_from(questions),
         parent=parent,
         outcome=outcome,
         failure=failure,
@@ -83,8 +93,15 @@ def view_of(row: Row, now: float) -> CallView:
         progress=None if progress is None else Progress(*json.loads(progress)),
         version=version,
         created=datetime.fromtimestamp(created, UTC),
-        ended=None if ended is None else datetime.fromtimestamp(ended, UTC),
+        updated=_time(updated if ended is None else ended),
+        wakes=_time(wake_at) if ended is None and wake_at is not None and wake_at >= 0 else None,
+        expires=_time(expires),
+        ended=_time(ended),
     )
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def find_view(ledger: Ledger, n: int) -> CallView:
@@ -95,7 +112,7 @@ def find_view(ledger: Ledger, n: int) -> CallView:
 
 def held_of(row: Row, now: float) -> Held:
     """Of a row with the columns of `HELD`, claimed just now."""
-    epoch, principal, seed, python, starts, deadline, crashes, begun, arguments = row[23:]
+    epoch, principal, seed, python, starts, deadline, crashes, begun, arguments = row[26:]
     return Held(
         n=row[0],
         epoch=epoch,
@@ -136,6 +153,16 @@ def principal_to(principal: Principal) -> str:
 def principal_from(text: str) -> Principal:
     facts = json.loads(text)
     return Principal(facts["subject"], facts["issuer"], facts["client_id"], frozenset(facts["scopes"]))
+
+
+def question_to(question: Question) -> str:
+    """Without its name, which has a column."""
+    body = [question.kind, question.message, question.schema, question.url, question.params]
+    return json.dumps(body, separators=(",", ":"))
+
+
+def questions_from(text: str) -> tuple[Question, ...]:
+    return () if text == "[]" else tuple(Question(name, *body) for name, body in json.loads(text))
 
 
 def signals_to(signals: tuple[SignalSpec, ...]) -> str | None:

@@ -10,7 +10,7 @@ from perdure.engines.embedded.journal import Held, StartCall, Started
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import principal_to, signals_to
 from perdure.engines.embedded.ledger.waiting import wait
-from perdure.errors import Conflict
+from perdure.errors import CallNotFound, Conflict
 
 LARGE = 2000
 """Bytes of arguments from which on they have a row of their own: about half a page."""
@@ -48,12 +48,12 @@ def start_call(ledger: Ledger, start: StartCall) -> Started:
         if request.waiting is not None:
             # Handed belongs to the last reply, which is now the one to this request.
             ledger.execute("UPDATE calls SET waiting = waiting + 1, handed = 0 WHERE n = ?", (n,))
-            wait(ledger, request.waiting, n, start.process)
+            wait(ledger, request.waiting, n, start.process, request.asks)
         return Started(accepted, None)
     owner = start.process if start.own and request.after is None else None
     new = insert(ledger, request, start.call_id, start.at, start.seed, start.python, owner)
     if request.waiting is not None:
-        wait(ledger, request.waiting, new.n, start.process)
+        wait(ledger, request.waiting, new.n, start.process, request.asks)
     return Started(Accepted(new.call_id, "new"), None if owner is None else _held(new, start))
 
 
@@ -73,6 +73,8 @@ def bind(ledger: Ledger, n: int, request: Request) -> None:
 
 def find(ledger: Ledger, request: Request, at: float) -> tuple[int, Accepted] | None:
     """The call that the request gets if there is one for it; of two wishes to adopt the second finds none."""
+    if request.resumes is not None:
+        return _resumed(ledger, request, request.resumes)
     return (
         _by_idempotency_key(ledger, request)
         or _own_orphan(ledger, request, at)
@@ -80,6 +82,17 @@ def find(ledger: Ledger, request: Request, at: float) -> tuple[int, Accepted] | 
         or _identical(ledger, request)
         or _by_place(ledger, request)
     )
+
+
+def _resumed(ledger: Ledger, request: Request, call_id: str) -> tuple[int, Accepted]:
+    """The call that a state or an id was given out for; another's is not found."""
+    row = ledger.row("SELECT n, caller, shared FROM calls WHERE id = ? AND function = ?", (call_id, request.function))
+    if row is None:
+        raise CallNotFound(call_id)
+    n, caller, shared = row
+    if not shared and caller is not None and caller != request.caller:
+        raise CallNotFound(call_id)
+    return n, Accepted(call_id, "attached")
 
 
 def _by_idempotency_key(ledger: Ledger, request: Request) -> tuple[int, Accepted] | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from perdure.engine import QuestionKind
 from perdure.engines.embedded.journal import LetGo
 from perdure.engines.embedded.ledger.ledger import Ledger
 
-WAIT = "INSERT OR IGNORE INTO waits (request, call, process) VALUES (?, ?, ?)"
+WAIT = "INSERT OR IGNORE INTO waits (request, call, process, asks) VALUES (?, ?, ?, ?)"
 
 LEFT = "UPDATE calls SET waiting = waiting - 1, handed = ? WHERE n = ?"
 
@@ -14,11 +15,12 @@ DIED = """
     FROM (SELECT call, count(*) AS requests FROM waits WHERE process = ? GROUP BY call) AS gone WHERE n = gone.call"""
 
 
-def wait(ledger: Ledger, request: str, n: int, process: int) -> None:
+def wait(ledger: Ledger, request: str, n: int, process: int, asks: frozenset[QuestionKind]) -> None:
     """The call's row counts it already."""
-    if not ledger.execute(WAIT, (request, n, process)).rowcount:
+    row = (request, n, process, " ".join(sorted(asks)))
+    if not ledger.execute(WAIT, row).rowcount:
         let_go(ledger, LetGo(request, handed=False))
-        ledger.execute(WAIT, (request, n, process))
+        ledger.execute(WAIT, row)
 
 
 def let_go(ledger: Ledger, write: LetGo) -> None:

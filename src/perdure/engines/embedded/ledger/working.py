@@ -58,6 +58,8 @@ OF_REMOVED = (
     "DELETE FROM once WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM links WHERE child IN (SELECT value FROM json_each(?))",
     "DELETE FROM links WHERE parent IN (SELECT value FROM json_each(?))",
+    "DELETE FROM questions WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM questions WHERE shown IN (SELECT value FROM json_each(?))",
     "DELETE FROM tries WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM calls WHERE n IN (SELECT value FROM json_each(?))",
 )

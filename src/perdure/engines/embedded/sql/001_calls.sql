@@ -28,6 +28,7 @@ CREATE TABLE calls (
     retain REAL NOT NULL,
     deadline REAL,
     created REAL NOT NULL,
+    updated REAL,                     -- when it changed last before its end
     delay REAL NOT NULL DEFAULT 0,    -- seconds from its creation to its start
     ended REAL,
     expires REAL,
@@ -96,8 +97,10 @@ CREATE TABLE attempts (
 CREATE TABLE waits (
     request TEXT PRIMARY KEY,
     call INTEGER NOT NULL,
-    process INTEGER NOT NULL
+    process INTEGER NOT NULL,
+    asks TEXT NOT NULL                -- the kinds of question that its client can be asked
 ) WITHOUT ROWID;
+CREATE INDEX waits_call ON waits (call) WHERE asks <> '';
 
 -- Who asked for a shared call; '' is somebody without an identity.
 CREATE TABLE holders (
@@ -120,6 +123,21 @@ CREATE TABLE once (
     name TEXT NOT NULL,
     PRIMARY KEY (call, name)
 ) WITHOUT ROWID;
+
+-- What calls asked a person or a model. Kept as long as the call, because no name is used twice.
+CREATE TABLE questions (
+    row INTEGER PRIMARY KEY,
+    call INTEGER NOT NULL,
+    key TEXT NOT NULL,                -- where in its body
+    shown INTEGER NOT NULL,           -- the call on which it is seen: itself, or its nearest ancestor with a client
+    wish TEXT NOT NULL,               -- the name as the body has it
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,              -- open, answered, withdrawn
+    body TEXT NOT NULL,
+    UNIQUE (shown, name)
+);
+CREATE INDEX questions_call ON questions (call);
+CREATE INDEX questions_open ON questions (shown) WHERE state = 'open';
 
 -- Bodies that wait for the end of a call; gone when they have been told.
 CREATE TABLE links (

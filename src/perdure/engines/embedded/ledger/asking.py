@@ -1,0 +1,143 @@
+"""Questions: who can be asked, which call shows them, and the one answer that counts."""
+
+from __future__ import annotations
+
+from perdure.core.codec import encode_error
+from perdure.core.events import Answered, Asked
+from perdure.engine import Answer, Question, QuestionAsk
+from perdure.engines.embedded.journal import AppendQuestion, Delivered, OpenQuestions, QuestionAsked
+from perdure.engines.embedded.ledger.inbox import put
+from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.places import add_events, take_place
+from perdure.engines.embedded.ledger.rows import QUESTIONS, find_view, question_to, questions_from
+from perdure.errors import AlreadyAnswered, InputUnavailable, Refused
+
+# A job has no client: what it asks is seen on the call that waits for it, and so on up to one that a client asked for.
+SHOWN = """
+    WITH RECURSIVE up (n, kind, parent) AS (
+        SELECT n, kind, parent FROM calls WHERE n = ?
+        UNION ALL
+        SELECT calls.n, calls.kind, calls.parent FROM up JOIN calls ON calls.id = up.parent
+        WHERE up.kind = 'job' AND EXISTS (SELECT 1 FROM links WHERE child = up.n AND links.parent = calls.n))
+    SELECT n FROM up WHERE kind <> 'job'"""
+
+OPEN = f"SELECT {QUESTIONS} FROM calls WHERE n = ?"
+
+BUMP = "UPDATE calls SET version = version + 1 WHERE n = ?"
+
+
+def append_question(ledger: Ledger, write: AppendQuestion) -> QuestionAsked:
+    seq = take_place(ledger, write.n, write.epoch, write.at)
+    shown = _shown_on(ledger, write.n)
+    refusal = _refusal(ledger, shown, write.ask)
+    told: tuple[Delivered, ...] = ()
+    if refusal is None:
+        name = _show(ledger, shown, write)
+        asked = Asked(write.key, write.name, write.digest, name, None, write.at)
+        told = _told(ledger, write.n, shown)
+    else:
+        asked = Asked(write.key, write.name, write.digest, "", encode_error(refusal), write.at)
+    add_events(ledger, write.n, seq, (asked,))
+    return QuestionAsked(asked, told)
+
+
+def answer_question(ledger: Ledger, n: int, answer: Answer, at: float) -> Delivered:
+    ledger.check_size(answer.value, f"The answer to {answer.name!r}")
+    asked = ledger.row(
+        "SELECT row, call, key, shown, state FROM questions WHERE name = ? AND (shown = ? OR call = ?)",
+        (answer.name, n, n),
+    )
+    if asked is None:
+        view = find_view(ledger, n)
+        names = ", ".join(question.name for question in view.questions) or "nothing"
+        raise Refused(f"Call {view.id} asks no question {answer.name!r}. It asks: {names}.")
+    row, call, key, shown, state = asked
+    if state != "open":
+        raise AlreadyAnswered(find_view(ledger, n), answer.name)
+    ledger.execute("UPDATE questions SET state = 'answered' WHERE row = ?", (row,))
+    delivered = put(ledger, call, Answered(key, answer.name, answer.value, at))
+    return Delivered(call, delivered.owner, parents=_told(ledger, call, shown))
+
+
+def withdraw_all(ledger: Ledger, n: int) -> tuple[Delivered, ...]:
+    """Of a call that ends without its body."""
+    rows = ledger.execute("SELECT key FROM questions WHERE call = ? AND state = 'open'", (n,)).fetchall()
+    return withdraw(ledger, n, tuple(key for (key,) in rows))
+
+
+def withdraw(ledger: Ledger, n: int, keys: tuple[str, ...]) -> tuple[Delivered, ...]:
+    """Nobody waits for the answers any more; those that came already stay."""
+    told: tuple[Delivered, ...] = ()
+    for key in keys:
+        rows = ledger.execute(
+            "SELECT row, shown FROM questions WHERE call = ? AND key = ? AND state = 'open'", (n, key)
+        ).fetchall()
+        for row, shown in rows:
+            ledger.execute("UPDATE questions SET state = 'withdrawn' WHERE row = ?", (row,))
+            told += _told(ledger, n, shown)
+    return told
+
+
+def open_questions(ledger: Ledger, read: OpenQuestions) -> tuple[Question, ...]:
+    row = ledger.row(OPEN, (read.n,))
+    assert row is not None
+    return questions_from(row[0])
+
+
+# --- deciding -------------------------------------------------------------------------------------
+
+
+def _shown_on(ledger: Ledger, n: int) -> int:
+    found = ledger.row(SHOWN, (n,))
+    return n if found is None else found[0]
+
+
+def _refusal(ledger: Ledger, shown: int, ask: QuestionAsk) -> InputUnavailable | None:
+    call = ledger.row("SELECT shared, waiting FROM calls WHERE n = ?", (shown,))
+    assert call is not None
+    shared, waiting = call
+    kind = ask.question.kind
+    if shared:
+        return InputUnavailable("A shared call is many callers': there is nobody in particular to ask.")
+    if waiting and not _client_can(ledger, shown, kind):
+        if ask.if_unable == "refuse":
+            return InputUnavailable(
+                f"The client cannot be asked ({kind}), and the question has neither a time-out nor a default."
+            )
+    elif not waiting and ask.if_nobody == "refuse":
+        return InputUnavailable(f"Nobody waits for the call who could be asked ({kind}).")
+    return None
+
+
+def _client_can(ledger: Ledger, n: int, kind: str) -> bool:
+    waits = ledger.execute("SELECT asks FROM waits WHERE call = ? AND asks <> ''", (n,)).fetchall()
+    return any(kind in asks.split() for (asks,) in waits)
+
+
+def _show(ledger: Ledger, shown: int, write: AppendQuestion) -> str:
+    """Under the name that the body wished for, or with a number where that was used before."""
+    question = write.ask.question
+    body = question_to(question)
+    ledger.check_size(body.encode(), f"The question {question.name!r}")
+    count = ledger.row("SELECT count(*) FROM questions WHERE shown = ? AND wish = ?", (shown, question.name))
+    assert count is not None
+    number = count[0] + 1
+    name = question.name if number == 1 else f"{question.name}-{number}"
+    while ledger.row("SELECT 1 FROM questions WHERE shown = ? AND name = ?", (shown, name)) is not None:
+        number += 1
+        name = f"{question.name}-{number}"
+    ledger.execute(
+        "INSERT INTO questions (call, key, shown, wish, name, state, body) VALUES (?, ?, ?, ?, ?, 'open', ?)",
+        (write.n, write.key, shown, question.name, name, body),
+    )
+    return name
+
+
+def _told(ledger: Ledger, n: int, shown: int) -> tuple[Delivered, ...]:
+    """The ancestor that shows it; the call itself looks at its own questions."""
+    if shown == n:
+        return ()
+    ledger.execute(BUMP, (shown,))
+    row = ledger.row("SELECT owner, id FROM calls WHERE n = ?", (shown,))
+    assert row is not None
+    return (Delivered(shown, row[0], changed=row[1]),)
