@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
-from perdure.servers.standins.faults import Cut, Down, Refuse, Schedule, Slow, parse_faults
+from perdure.servers.standins.faults import Cut, Down, Refuse, Schedule, Slow, by_chance, parse_faults
 
 
 def test_a_schedule_is_written_as_text() -> None:
@@ -30,3 +32,16 @@ def test_the_nth_request_under_a_prefix_meets_the_nth_fault() -> None:
         None,
         None,
     ]
+
+
+def test_faults_by_chance_are_the_same_for_the_same_seed() -> None:
+    met = [list(islice(by_chance(seed), 200)) for seed in (7, 7, 8)]
+
+    assert met[0] == met[1] != met[2]
+    assert 40 < met[0].count(None) < 160
+
+
+def test_planned_faults_come_before_those_by_chance() -> None:
+    schedule = Schedule([("/a", [Cut()]), ("/", by_chance(7, [Refuse(500)], share=1))])
+
+    assert [schedule.next(path) for path in ("/a", "/a", "/b")] == [Cut(), Refuse(500), Refuse(500)]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -10,8 +10,6 @@ from perdure import ToolError, TryAgain
 from perdure.servers import nws
 from perdure.servers.standins.faults import Cut, Down, Refuse, Slow
 from tests.servers.weather_service import FORECAST, KANSAS, weather_service
-
-NOON = datetime(2026, 7, 28, 12, tzinfo=UTC)
 
 
 async def test_the_service_answers_a_point_a_forecast_and_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,24 +123,6 @@ def test_a_link_that_leads_elsewhere_is_refused(link: str, monkeypatch: pytest.M
     monkeypatch.delenv(nws.SETTING, raising=False)
     with pytest.raises(ToolError, match="not followed"):
         nws.own_path(link)
-
-
-@pytest.mark.parametrize(
-    ("header", "after"),
-    [
-        (None, None),
-        ("120", timedelta(minutes=2)),
-        ("0", timedelta(0)),
-        ("Tue, 28 Jul 2026 12:00:30 GMT", timedelta(seconds=30)),
-        ("Tue, 28 Jul 2026 11:00:00 GMT", timedelta(0)),
-        ("Thu, 28 Jul 2044 12:00:00 GMT", timedelta(days=1)),
-        ("99999999999999", timedelta(days=1)),
-        ("soon", None),
-        ("-5", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date_and_at_most_a_day(header: str | None, after: timedelta | None) -> None:
-    assert nws.retry_after(header, NOON) == after
 
 
 async def _answers(http: httpx.AsyncClient) -> bool:

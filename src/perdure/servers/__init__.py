@@ -4,5 +4,6 @@ from __future__ import annotations
 
 SHIPPED = {
     "weather": "perdure.servers.weather",
+    "climate": "perdure.servers.climate",
 }
 """Each module has its server as `mcp`. Nothing is imported before it is asked for."""

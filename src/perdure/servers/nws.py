@@ -6,8 +6,6 @@ https://www.weather.gov/documentation/services-web-api and https://api.weather.g
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -15,6 +13,7 @@ import httpx
 from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from perdure import ToolError, TryAgain
+from perdure.servers.replies import overloaded
 
 SERVICE = "https://api.weather.gov"
 SETTING = "PERDURE_WEATHER_URL"
@@ -88,7 +87,7 @@ def open_client(_server: object = None) -> httpx.AsyncClient:
 async def get(http: httpx.AsyncClient, path: str, answer: type[Answer]) -> Answer:
     """Ask once. `ToolError`: asking again is useless; any other error: it is not."""
     reply = await http.get(str(address()).rstrip("/") + path)
-    if refused := refusal(reply, datetime.now(UTC)):
+    if refused := refusal(reply):
         raise refused
     try:
         content: Any = reply.json()
@@ -102,33 +101,17 @@ async def get(http: httpx.AsyncClient, path: str, answer: type[Answer]) -> Answe
         ) from unexpected
 
 
-def refusal(reply: httpx.Response, now: datetime) -> ToolError | TryAgain | None:
+def refusal(reply: httpx.Response) -> ToolError | TryAgain | None:
     """What a reply's status means; None if it is an answer."""
+    if busy := overloaded("The weather service", reply):
+        return busy
     match reply.status_code:
         case status if 200 <= status < 300:
             return None
         case 404:
             return ToolError("The weather service does not know this place. It covers the United States.")
-        case status if status == 429 or status >= 500:
-            return TryAgain(
-                f"The weather service answered {status}.", after=retry_after(reply.headers.get("Retry-After"), now)
-            )
         case status:
             return ToolError(f"The weather service refused the request ({status}). {_detail(reply)}".rstrip())
-
-
-def retry_after(header: str | None, now: datetime) -> timedelta | None:
-    """RFC 9110, 10.2.3: seconds or a date; None where it says nothing that can be understood."""
-    if header is None:
-        return None
-    if header.strip().isdecimal():
-        return timedelta(seconds=min(int(header), 86_400))
-    try:
-        date = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return min(max(date - now, timedelta(0)), timedelta(days=1))
 
 
 # --- where it is ----------------------------------------------------------------------------------

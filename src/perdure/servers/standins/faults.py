@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,23 @@ class Schedule:
     """Which request meets which fault: the n-th under a prefix the n-th fault, those after them none."""
 
     def __init__(self, faults: Iterable[tuple[str, Iterable[Fault | None]]] = ()) -> None:
-        self._faults = [(prefix, deque(each)) for prefix, each in faults]
+        self._faults = [(prefix, iter(each)) for prefix, each in faults]
 
     def next(self, path: str) -> Fault | None:
         for prefix, faults in self._faults:
-            if path.startswith(prefix) and faults:
-                return faults.popleft()
+            if path.startswith(prefix):
+                for fault in faults:
+                    return fault
         return None
+
+
+def by_chance(
+    seed: int, faults: Sequence[Fault] = (Refuse(503), Cut(), Slow(0.1)), share: float = 0.4
+) -> Iterator[Fault | None]:
+    """Faults without an end, the same ones for the same seed; `share` is how many of the requests meet one."""
+    random = Random(seed)
+    while True:
+        yield random.choice(faults) if random.random() < share else None
 
 
 def parse_faults(text: str) -> tuple[str, list[Fault | None]]:

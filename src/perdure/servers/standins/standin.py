@@ -24,6 +24,8 @@ class Asked:
     path: str
     headers: Mapping[str, str]
     """Names are in lower case."""
+    method: str = "GET"
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Counts:
 
 
 class Standin:
-    """Listens on 127.0.0.1 and answers GET; `answer` says what, the schedule says how it goes wrong."""
+    """Listens on 127.0.0.1; `answer` says what, the schedule says how it goes wrong."""
 
     def __init__(self, answer: Callable[[Asked, str], Reply], schedule: Schedule | None = None) -> None:
         self.counts: dict[str, Counts] = defaultdict(Counts)
@@ -94,7 +96,7 @@ class Standin:
         assert task is not None
         self._connections.add(task)
         try:
-            await self._serve(_parse(await reader.readuntil(b"\r\n\r\n")), writer)
+            await self._serve(await _read(reader), writer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client has gone, or was only looking whether somebody listens
         finally:
@@ -106,7 +108,7 @@ class Standin:
             counts = {path: asdict(counts) for path, counts in self.counts.items()}
             await _send(Reply(counts).to_bytes(), writer)
             return
-        counts = self.counts[asked.path]
+        counts = self.counts[asked.path.partition("?")[0]]
         counts.received += 1
         counts.after_success += counts.succeeded > 0
         match self._schedule.next(asked.path):
@@ -134,11 +136,13 @@ class Standin:
         await self._listen()
 
 
-def _parse(head: bytes) -> Asked:
+async def _read(reader: asyncio.StreamReader) -> Asked:
+    head = await reader.readuntil(b"\r\n\r\n")
     request, *lines = head.decode("latin-1").split("\r\n")
-    _method, path, _version = request.split(" ")
-    headers = (line.partition(":") for line in lines if line)
-    return Asked(path, {name.strip().lower(): value.strip() for name, _, value in headers})
+    method, path, _version = request.split(" ")
+    fields = (line.partition(":") for line in lines if line)
+    headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+    return Asked(path, headers, method, await reader.readexactly(int(headers.get("content-length", "0"))))
 
 
 async def _send(answer: bytes, writer: asyncio.StreamWriter) -> None:

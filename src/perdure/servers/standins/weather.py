@@ -1,19 +1,15 @@
 """A stand-in for the National Weather Service: the parts of its API that the weather server uses.
 
-    python -m perdure.servers.standins.weather [--port N] [--fault /points=503,slow:0.5 …]
-
-prints its address as its first line and runs until it is ended.
+python -m perdure.servers.standins.weather [--port N] [--fault /points=503,slow:0.5 …] [--seed N]
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 
-from perdure.servers.standins.faults import Fault, Schedule, parse_faults
+from perdure.servers.standins.faults import Fault, Schedule
+from perdure.servers.standins.program import run_standin
 from perdure.servers.standins.standin import Asked, Reply, Standin
 
 GEOJSON = "application/geo+json"
@@ -97,21 +93,5 @@ def _problem(status: int, detail: str) -> Reply:
     return Reply({"status": status, "detail": detail}, status, media_type=PROBLEM)
 
 
-async def _run(port: int, faults: list[tuple[str, list[Fault | None]]]) -> None:
-    standin = weather_standin(faults)
-    async with standin.listening(port):
-        print(standin.url, flush=True)
-        await asyncio.Event().wait()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A stand-in for the National Weather Service, on 127.0.0.1.")
-    parser.add_argument("--port", type=int, default=0, help="0: one that is free")
-    parser.add_argument("--fault", type=parse_faults, action="append", default=[], metavar="PREFIX=FAULT,…")
-    options = parser.parse_args()
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_run(options.port, options.fault))
-
-
 if __name__ == "__main__":
-    main()
+    run_standin("A stand-in for the National Weather Service, on 127.0.0.1.", weather_standin)
