@@ -403,8 +403,12 @@ class Engine(Protocol):
         """Decide what call a request gets, and make it durable. Raises `Refused`."""
         ...
 
-    def let_go(self, request: str, *, handed: bool) -> None:
-        """The request no longer waits; `handed`: it was given its answer. Rides with the next commit."""
+    def let_go(self, request: str, *, handed: bool, resumable: bool = False) -> None:
+        """The request no longer waits; `handed`: it was given its answer. Rides with the next commit.
+
+        `resumable`: its answer may still be given over another connection, also by the next process; that is said by
+        letting go once more, handed or not.
+        """
         ...
 
     async def get(self, call_id: str) -> CallView: ...

@@ -6,6 +6,7 @@ The gateway knows who waits for what. What a call does without anybody waiting i
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Generator
@@ -105,7 +106,7 @@ class Gateway:
             arguments,
             caller=caller.id,
             principal=caller.principal,
-            waiting=secrets.token_hex(16),
+            waiting=waiting_id(None if ctx is None else request_ref(ctx)),
             adopt_within=self._adopt_within,
             idempotency_key=idempotency_key,
             context=copy_context() if isinstance(durable.function.run, WholeStep) else None,
@@ -127,6 +128,8 @@ class Gateway:
     def _told(self, seat: Seat, wire: Wire) -> None:
         """What the client gets is no answer of the call's: that is still to come, for whoever asks again."""
         seat.is_told = True
+        if wire.is_over:  # its client may still get this over another connection
+            self._let_go(seat.request, handed=False)
         wire.close(handed=False)
 
     # --- coming and going ---
@@ -167,7 +170,8 @@ class Gateway:
 
     def _closed(self, seat: Seat, wire: Wire) -> None:
         """The request is over for its client: answered, or left."""
-        self._let_go(seat.request, handed=wire.handed)
+        resumable = seat.ref is not None and seat.ref.is_of_session and not seat.is_told
+        self._let_go(seat.request, handed=wire.handed, resumable=resumable)
         if wire.handed or seat.is_told:
             self._seats.forget(seat)
             return
@@ -180,9 +184,9 @@ class Gateway:
         if seat.durable.options.on_disconnect == "cancel" and not self._draining:
             self._cancel(seat, "the client disconnected")
 
-    def _let_go(self, request: Request, *, handed: bool) -> None:
+    def _let_go(self, request: Request, *, handed: bool, resumable: bool = False) -> None:
         if self._is_open and request.waiting is not None:  # closed: nobody will know, which counts as not handed
-            self._engine.let_go(request.waiting, handed=handed)
+            self._engine.let_go(request.waiting, handed=handed, resumable=resumable)
 
     # --- what clients say about requests ---
 
@@ -206,11 +210,12 @@ class Gateway:
             self._disconnected(seat)
 
     def resumed(self, ref: RequestRef) -> None:
-        """A request that had lost its connection was answered over another one."""
+        """A request that had lost its connection was answered over another one, perhaps one of an earlier process."""
         seat = self._seats.named(ref)
         if seat is not None:
             self._seats.forget(seat)
-            self._let_go(seat.request, handed=True)
+        if self._is_open and ref.is_of_session and (seat is None or not seat.is_told):
+            self._engine.let_go(waiting_id(ref), handed=True)
 
     def _cancel(self, seat: Seat, reason: str) -> None:
         if seat.call_id is None:
@@ -301,6 +306,13 @@ def event_of(change: NotifyChange) -> ServerEvent:
             return ResourcesListChanged()
         case "resource":
             return ResourceUpdated(uri=change.uri or "")
+
+
+def waiting_id(ref: RequestRef | None) -> str:
+    """What a request is called that waits. One of a session is found again under it by another process."""
+    if ref is None or not ref.is_of_session:
+        return secrets.token_hex(16)
+    return hashlib.sha256(f"{ref.peer} {ref.request_id!r}".encode()).hexdigest()[:32]
 
 
 def _idempotency_key(ctx: RequestContext | None) -> str | None:

@@ -128,6 +128,11 @@ class RequestRef:
     peer: str
     request_id: RequestId
 
+    @property
+    def is_of_session(self) -> bool:
+        """Its peer is a session of HTTP, which outlives connections. Ids of sessions have no spaces, other peers do."""
+        return " " not in self.peer
+
 
 @dataclass(frozen=True, slots=True)
 class CancelNote:
@@ -153,7 +158,7 @@ def wants_cancel(reason: str | None) -> bool:
     return reason != "caller cancelled" and _TIMED_OUT.search(reason) is None
 
 
-STDIO_PEER = "stdio"
+STDIO_PEER = "standard input"
 
 
 def request_ref(ctx: sdk.RequestContext) -> RequestRef:

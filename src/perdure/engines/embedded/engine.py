@@ -173,8 +173,8 @@ class Embedded:
     async def start(self, request: Request) -> Accepted:
         return await self._here.start(request)
 
-    def let_go(self, request: str, *, handed: bool) -> None:
-        self._here.let_go(request, handed=handed)
+    def let_go(self, request: str, *, handed: bool, resumable: bool = False) -> None:
+        self._here.let_go(request, handed=handed, resumable=resumable)
 
     async def get(self, call_id: str) -> CallView:
         return await self._here.get(call_id)
@@ -329,8 +329,8 @@ class _Serving:
         self.journal.write(write, decided)
         return await started
 
-    def let_go(self, request: str, *, handed: bool) -> None:
-        self.journal.write_soon(LetGo(request, handed))
+    def let_go(self, request: str, *, handed: bool, resumable: bool) -> None:
+        self.journal.write_soon(LetGo(request, handed, resumable))
 
     async def deliver(self, call_id: str, delivery: Delivery) -> None:
         delivered = await commit(self.journal, Deliver(call_id, delivery, self.clock.now()))

@@ -305,10 +305,14 @@ class StartCall(Write[Started]):
 
 @record
 class LetGo(Write[None]):
-    """A request no longer waits; `handed`: the call's last reply was given to it."""
+    """A request no longer waits; `handed`: the call's last reply was given to it, perhaps after it had let go.
+
+    `resumable`: its client may still get its answer over another connection, which a second one then says.
+    """
 
     request: str
     handed: bool
+    resumable: bool = False
 
 
 @record

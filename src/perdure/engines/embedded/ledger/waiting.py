@@ -26,9 +26,22 @@ def wait(ledger: Ledger, request: str, n: int, process: int, asks: frozenset[Que
 def let_go(ledger: Ledger, write: LetGo) -> None:
     """The mark is that of the last reply: one that could not be handed makes the call an orphan again."""
     waited = ledger.row("SELECT call FROM waits WHERE request = ?", (write.request,))
-    if waited is not None:
-        ledger.execute("DELETE FROM waits WHERE request = ?", (write.request,))
-        ledger.execute(LEFT, (write.handed, waited[0]))
+    if waited is None:
+        _answered_later(ledger, write)
+        return
+    ledger.execute("DELETE FROM waits WHERE request = ?", (write.request,))
+    ledger.execute(LEFT, (write.handed, waited[0]))
+    if write.resumable and not write.handed:
+        ledger.execute("INSERT OR REPLACE INTO resumable (request, call) VALUES (?, ?)", (write.request, waited[0]))
+
+
+def _answered_later(ledger: Ledger, write: LetGo) -> None:
+    """Its connection was lost, and what went over another one was its answer, or nothing that counts as one."""
+    left = ledger.row("SELECT call FROM resumable WHERE request = ?", (write.request,))
+    if left is not None:
+        ledger.execute("DELETE FROM resumable WHERE request = ?", (write.request,))
+        if write.handed:
+            ledger.execute("UPDATE calls SET handed = 1 WHERE n = ?", left)
 
 
 def let_go_of_all(ledger: Ledger, process: int) -> None:

@@ -53,6 +53,7 @@ OF_REMOVED = (
     "DELETE FROM inbox WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM attempts WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM waits WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM resumable WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM holders WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM idempotency WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM once WHERE call IN (SELECT value FROM json_each(?))",

@@ -102,6 +102,13 @@ CREATE TABLE waits (
 ) WITHOUT ROWID;
 CREATE INDEX waits_call ON waits (call) WHERE asks <> '';
 
+-- Requests that let go without their answer, which may still reach their clients over another connection.
+CREATE TABLE resumable (
+    request TEXT PRIMARY KEY,
+    call INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX resumable_call ON resumable (call);
+
 -- Who asked for a shared call; '' is somebody without an identity.
 CREATE TABLE holders (
     call INTEGER NOT NULL,
