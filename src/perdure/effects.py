@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, TypeVar
 
+from perdure.core.call import idempotency_key
 from perdure.core.commands import Tell, Work
+from perdure.core.record import record
 from perdure.engine import Principal, QuestionAsk, StoreOperation
 
 T = TypeVar("T")
@@ -89,7 +91,7 @@ class Host(Protocol):
     def calls_of(self, caller: str | None) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Frame:
     """The step or whole-step tool that runs here; `call_id` is None in an ordinary tool.
 
@@ -102,12 +104,20 @@ class Frame:
     call_id: str | None = None
     name: str = ""
     attempt: int = 1
-    idempotency_key: str = ""
+    place: str | None = None
+    """The step's in its call."""
     in_body: bool = False
     """A step of a body; a whole-step tool otherwise."""
     report: Callable[[float, float | None, str | None], None] | None = None
     loop: asyncio.AbstractEventLoop | None = None
     """The server's loop that it runs for, also where it runs on a thread."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """Empty where there is no step."""
+        if self.call_id is None or self.place is None:
+            return ""
+        return idempotency_key(self.call_id, self.place)
 
 
 running_frame: ContextVar[Frame | None] = ContextVar("perdure_frame", default=None)

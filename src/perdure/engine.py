@@ -218,7 +218,7 @@ class Progress:
     message: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@keyword_record
 class CallView:
     """A call as it is now. `text` and `data` are what `set_status` said last; times are UTC."""
 

@@ -97,12 +97,13 @@ class SystemClock:
         self._monotonic = time.monotonic()
 
     def now(self) -> float:
-        wall, monotonic = time.time(), time.monotonic()
-        passed = monotonic - self._monotonic
+        wall, monotonic, before = time.time(), time.monotonic(), self._wall
         # Forward jumps (suspend, a clock that is set) count; backward ones do not.
-        if wall < self._wall + passed - 0.001:
-            wall = self._wall + passed
-        wall = max(wall, self._wall)
+        least = before + monotonic - self._monotonic
+        if wall < least - 0.001:
+            wall = least
+        elif wall < before:
+            wall = before
         self._wall, self._monotonic = wall, monotonic
         return wall
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.call import Status
 from perdure.core.codec import encode_error
 from perdure.core.events import CancelAsked, Completed, End, Event, Failed, Fed
+from perdure.core.record import changed
 from perdure.engine import CallView, Function, Progress
 from perdure.engines.embedded.clock import Alarm
 from perdure.engines.embedded.journal import (
@@ -96,7 +96,7 @@ class LiveCall:
 
     def show(self, **changes: Any) -> None:
         """Change the view, and tell those who watch."""
-        self._view = replace(self._view, version=self._view.version + 1, **changes)
+        self._view = changed(self._view, version=self._view.version + 1, **changes)
         self.ground.publish(self._view)
 
     # --- lives ---

@@ -594,8 +594,9 @@ class BodyCall(LiveCall):
     def is_idle(self) -> bool:
         if self.left or self._body is None or self._commits_in_flight or self._backlog:
             return False
-        if any(step.next_at is None for step, _ in self._steps.values()):
-            return False
+        for step, _ in self._steps.values():  # no generator: it is asked after each feed
+            if step.next_at is None:
+                return False
         # What was asked and is not on its way yet is no wait either.
         return all(isinstance(ask, WAITS) or key in self._steps for key, ask in self._body.pending.items())
 

@@ -16,6 +16,7 @@ from perdure.effects import Frame, Host, running_frame
 from perdure.engine import Principal
 from perdure.engines.embedded.clock import Clock
 from perdure.engines.embedded.journal import Attempt
+from perdure.engines.embedded.slots import Slots
 from perdure.errors import OutcomeUnknown, PayloadTooLarge
 
 RECONCILE_ASKS = 5
@@ -46,7 +47,7 @@ class Ground(Protocol):
     """What a step stands on: its call in its worker."""
 
     clock: Clock
-    slots: asyncio.Semaphore
+    slots: Slots
     payload_limit: int
 
     def in_thread(self, function: Callable[[], Any]) -> asyncio.Future[ThreadOutcome]:
@@ -110,13 +111,17 @@ class StepRun:
             return settled
         if self.next_at is not None:
             await self._wait_until(self.next_at)
+        slots = self._owner.ground.slots
         while True:
             self._attempt += 1
             if self.work.at_most_once:
                 await self._note(began, None)
             try:
-                async with self._owner.ground.slots:
+                await slots.take()
+                try:
                     value = await self._run_once()
+                finally:
+                    slots.give_back()
                 if isinstance(value, ThreadOutcome):
                     value = value.unwrap()
             except asyncio.CancelledError as error:
@@ -255,7 +260,7 @@ class StepRun:
                 call_id=owner.call_id,
                 name=self.name,
                 attempt=max(self._attempt, 1),
-                idempotency_key=idempotency_key(owner.call_id, self.key),
+                place=self.key,
                 in_body=self._in_body,
                 report=owner.report,
                 loop=asyncio.get_running_loop(),

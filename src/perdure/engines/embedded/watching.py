@@ -54,12 +54,10 @@ class _Watcher:
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)
 
-    async def next(self) -> CallView:
-        while self.newest is None:
-            self.woken = asyncio.get_running_loop().create_future()
-            await self.woken
-        view, self.newest = self.newest, None
-        return view
+    def wait(self) -> asyncio.Future[None]:
+        """Until the next view is there."""
+        self.woken = asyncio.get_running_loop().create_future()
+        return self.woken
 
 
 class _Watch(AsyncIterator[CallView]):
@@ -76,20 +74,20 @@ class _Watch(AsyncIterator[CallView]):
 
     async def __anext__(self) -> CallView:
         while not self._is_over:
-            view = await self._newest()
+            if (watcher := self._watcher) is None:
+                # Watched before it is looked at: a change in between is seen twice rather than not at all.
+                self._watcher = _Watcher()
+                self._watchers.add(self._call_id, self._watcher)
+                view = await self._look(self._call_id)
+            else:
+                while (newest := watcher.newest) is None:
+                    await watcher.wait()
+                view, watcher.newest = newest, None
             self._is_over = view.is_over
             if view.version > self._after:
                 self._after = view.version
                 return view
         raise StopAsyncIteration
-
-    async def _newest(self) -> CallView:
-        if self._watcher is not None:
-            return await self._watcher.next()
-        # Watched before it is looked at: a change in between is seen twice rather than not at all.
-        self._watcher = _Watcher()
-        self._watchers.add(self._call_id, self._watcher)
-        return await self._look(self._call_id)
 
     def __del__(self) -> None:
         if self._watcher is not None:

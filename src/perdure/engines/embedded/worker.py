@@ -32,6 +32,7 @@ from perdure.engines.embedded.journal import (
 from perdure.engines.embedded.live import LiveCall
 from perdure.engines.embedded.presence import Presence
 from perdure.engines.embedded.runner import BodyCall
+from perdure.engines.embedded.slots import Slots
 from perdure.engines.embedded.steps import ThreadOutcome, run_on_thread
 from perdure.engines.embedded.watchdog import Watchdog
 from perdure.engines.embedded.whole import WholeCall
@@ -77,7 +78,7 @@ class Worker:
         self.notify = notify
         self.payload_limit = payload_limit
         self.log = log
-        self.slots = asyncio.Semaphore(concurrent_steps)
+        self.slots = Slots(concurrent_steps)
         self.replay_differences: list[str] = []
         """What the replay check found, for trials to raise."""
         self._functions_served = functions
