@@ -525,7 +525,10 @@ class DurableMCP(MCPServer[App]):
 
     async def _call(self, durable: Durable, raw: Mapping[str, Any], values: dict[str, Any]) -> bytes:
         request = request_of(asked_context())
-        return await self._lifetime.current.gateway.call(durable, durable.parameters.encode(raw, values), request)
+        encoded = durable.parameters.encode(raw, values)
+        reply = await self._lifetime.current.gateway.call(durable, encoded, request)
+        assert reply.view.outcome is not None
+        return reply.view.outcome
 
     @contextmanager
     def _ordinarily(self, name: str, context: Context[Any, Any] | None) -> Generator[None]:

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,11 +29,12 @@ from mcp_types import INVALID_PARAMS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.core.commands import NotifyChange
-from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, Request, WholeStep
+from perdure.engine import Accepted, Cancel, Engine, Notice, Request, WholeStep
 from perdure.errors import CallEnded, CallerUnknown, CallNotFound
 from perdure.protocol.answer import failure_of
 from perdure.protocol.callers import MACHINE, Caller, Doors, caller_of
 from perdure.protocol.conversation import Conversation, Nobody
+from perdure.protocol.replies import Finished, Reply
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.seats import Seat, Seats
 from perdure.protocol.sessions import SessionConversation
@@ -86,18 +88,19 @@ class Gateway:
 
     # --- the main path ---
 
-    async def call(self, durable: Durable, arguments: Arguments, ctx: RequestContext | None) -> bytes:
-        """What the call returned, as it is recorded. Raises what it failed with, fit for the SDK's own conversions."""
+    async def call(self, durable: Durable, arguments: Arguments, ctx: RequestContext | None) -> Reply:
+        """What the call has for the request. Raises what it failed with, fit for the SDK's own conversions."""
         if self._draining:
             raise Restarting()
         caller = MACHINE if ctx is None else caller_of(ctx, self._doors(ctx))
-        request = self._request(durable, arguments, caller, ctx)
+        conversation = told_by(ctx)
+        request = replace(self._request(durable, arguments, caller, ctx), asks=conversation.asks)
         with _programs_exchange() if ctx is None else exchange(ctx) as wire:
-            seat = Seat(request, durable, caller, ctx and request_ref(ctx), Waiting(told_by(ctx)))
-            view = await self._wait(seat, wire)
-        if view.outcome is None:
-            raise failure_of(view)
-        return view.outcome
+            seat = Seat(request, durable, caller, ctx and request_ref(ctx), Waiting(conversation))
+            reply = await self._wait(seat, wire)
+        if isinstance(reply, Finished) and reply.view.outcome is None:
+            raise failure_of(reply.view)
+        return reply
 
     def _request(self, durable: Durable, arguments: Arguments, caller: Caller, ctx: RequestContext | None) -> Request:
         idempotency_key = _idempotency_key(ctx)
@@ -112,18 +115,18 @@ class Gateway:
             context=copy_context() if isinstance(durable.function.run, WholeStep) else None,
         )
 
-    async def _wait(self, seat: Seat, wire: Wire) -> CallView:
+    async def _wait(self, seat: Seat, wire: Wire) -> Reply:
         try:
             call_id = await self._start(seat, wire)
-            view = await seat.waiting.until_over(self._engine, call_id)
+            reply = await seat.waiting.until_settled(self._engine, call_id)
         except Exception:
             self._told(seat, wire)
             raise
         finally:
             self._seats.leave(seat)
-        if view.status == "stuck":
+        if reply.view.status == "stuck":
             self._told(seat, wire)
-        return view
+        return reply
 
     def _told(self, seat: Seat, wire: Wire) -> None:
         """What the client gets is no answer of the call's: that is still to come, for whoever asks again."""

@@ -7,15 +7,21 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 
 from perdure.core.commands import NotifyChange, SendLog
+from perdure.engine import Question, QuestionKind
 from perdure.protocol.conversation import log_message
 
 
 class SessionConversation:
     """Progress and log go with the request; changes of lists are the session's own."""
 
+    asks_by_reply = False
+
     def __init__(self, request: ServerRequestContext[Any, Any]) -> None:
+        self.asks: frozenset[QuestionKind] = frozenset()
         self._session = request.session
         self._request_id = request.request_id
+
+    async def ask(self, call_id: str, question: Question) -> bytes | None: ...
 
     async def progress(self, progress: float, total: float | None, message: str | None) -> None:
         await self._session.report_progress(progress, total, message)

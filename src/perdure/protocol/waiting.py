@@ -6,17 +6,25 @@ So a client that does not read holds up nobody but itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
+from datetime import timedelta
 
 from perdure.core.commands import NotifyChange, SendLog
-from perdure.engine import CallView, Engine
+from perdure.engine import Answer, CallView, Engine, Question
+from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound
 from perdure.protocol.conversation import Conversation
 from perdure.protocol.progress import Pulse
+from perdure.protocol.replies import Finished, HandedOff, NeedsInput, Reply
 
 
 class Waiting:
-    def __init__(self, conversation: Conversation) -> None:
+    """`handoff_after`: how long it waits at most, if there is another way to the answer."""
+
+    def __init__(self, conversation: Conversation, handoff_after: timedelta | None = None) -> None:
         self._conversation = conversation
+        self._handoff_after = handoff_after
+        self._asking: dict[str, asyncio.Task[None]] = {}
         self._news: list[SendLog | NotifyChange] = []
         self._stop: Exception | None = None
         self._scope: asyncio.Timeout | None = None
@@ -27,7 +35,7 @@ class Waiting:
         self._wake()
 
     def stop(self, why: Exception) -> None:
-        """Wait no longer: `until_over` raises this."""
+        """Wait no longer: `until_settled` raises this."""
         self._stop = why
         self._wake()
 
@@ -36,18 +44,27 @@ class Waiting:
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(0)
 
-    async def until_over(self, engine: Engine, call_id: str) -> CallView:
-        """The view of a call that has ended, or that is stuck."""
+    async def until_settled(self, engine: Engine, call_id: str, answered: Collection[str] = ()) -> Reply:
+        """What there is to say to the request; of the questions that it `answered` the call may not have heard yet."""
+        try:
+            return await self._until_settled(engine, call_id, answered)
+        finally:
+            for task in self._asking.values():
+                task.cancel()
+
+    async def _until_settled(self, engine: Engine, call_id: str, answered: Collection[str]) -> Reply:
         loop = asyncio.get_running_loop()
         pulse = Pulse(self._conversation, loop.time())
+        handoff_at = None if self._handoff_after is None else loop.time() + self._handoff_after.total_seconds()
         views = engine.watch(call_id)
         view: CallView | None = None
         while True:
             if not self._news and self._stop is None:
-                scope = self._scope = asyncio.timeout_at(pulse.due)
+                due = pulse.due if handoff_at is None else min(pulse.due, handoff_at)
+                scope = self._scope = asyncio.timeout_at(due)
                 try:
                     async with scope:
-                        view = await _next_to_tell(views, pulse)
+                        view = await self._next_to_tell(views, pulse)
                 except TimeoutError:
                     if not scope.expired():
                         raise
@@ -57,10 +74,46 @@ class Waiting:
             await self._say_news()
             if pulse.has_news or loop.time() >= pulse.due:
                 await pulse.beat(loop.time())
-            if view is not None and _is_settled(view):
-                return view
+            if view is not None:
+                if _is_settled(view):
+                    return Finished(view)
+                open_questions = self._open(view, answered)
+                if open_questions and self._conversation.asks_by_reply:
+                    return NeedsInput(view, open_questions)
+                self._ask(engine, call_id, open_questions)
             if self._stop is not None:
                 raise self._stop
+            if handoff_at is not None and loop.time() >= handoff_at:
+                return HandedOff(await engine.get(call_id))
+
+    async def _next_to_tell(self, views: AsyncIterator[CallView], pulse: Pulse) -> CallView:
+        """The next view of which the client hears."""
+        async for view in views:
+            if pulse.follow(view) or _is_settled(view) or view.questions:
+                return view
+        raise AssertionError("a watch ended before its call")
+
+    # --- questions ---
+
+    def _open(self, view: CallView, answered: Collection[str]) -> tuple[Question, ...]:
+        """What the client is to answer, and has not."""
+        asks = self._conversation.asks
+        return tuple(each for each in view.questions if each.kind in asks and each.name not in answered)
+
+    def _ask(self, engine: Engine, call_id: str, questions: tuple[Question, ...]) -> None:
+        """Each once, while the request waits; what was answered elsewhere need not be answered here any more."""
+        for name in self._asking.keys() - {question.name for question in questions}:
+            self._asking[name].cancel()
+        for question in questions:
+            if question.name not in self._asking:
+                asking = self._ask_one(engine, call_id, question)
+                self._asking[question.name] = asyncio.get_running_loop().create_task(asking)
+
+    async def _ask_one(self, engine: Engine, call_id: str, question: Question) -> None:
+        value = await self._conversation.ask(call_id, question)
+        if value is not None:
+            with suppress(AlreadyAnswered, CallEnded, CallNotFound):  # somebody was faster
+                await engine.deliver(call_id, Answer(question.name, value))
 
     async def _say_news(self) -> None:
         while self._news:
@@ -69,14 +122,6 @@ class Waiting:
                 await self._conversation.log(what)
             else:
                 await self._conversation.changed(what)
-
-
-async def _next_to_tell(views: AsyncIterator[CallView], pulse: Pulse) -> CallView:
-    """The next view of which the client hears."""
-    async for view in views:
-        if pulse.follow(view) or _is_settled(view):
-            return view
-    raise AssertionError("a watch ended before its call")
 
 
 def _is_settled(view: CallView) -> bool:
