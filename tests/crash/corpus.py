@@ -8,23 +8,27 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from perdure.core.codec import digest
 from perdure.core.commands import ReportProgress, SetStatus, Work
-from perdure.core.events import CancelAsked, Event, Signalled, StepReturned
+from perdure.core.events import Answered, CancelAsked, ChildEnded, Event, Signalled, StepReturned
 from perdure.core.retry import ONCE, Retry, TryAgain
 from perdure.effects import Effects, running_frame
 from perdure.engine import (
+    Answer,
     CallView,
     Cancel,
     DeleteEntry,
     Function,
     GetEntry,
     ListEntries,
+    Question,
+    QuestionAsk,
     Request,
     SetEntry,
     Signal,
@@ -35,7 +39,16 @@ from perdure.engine import (
 )
 from perdure.engines.embedded.engine import Embedded
 from perdure.engines.embedded.journal import Record
-from perdure.errors import CallFailed, CallNotFound, Diverged, OutcomeUnknown, Refused, StepFailed
+from perdure.errors import (
+    AlreadyAnswered,
+    CallFailed,
+    CallNotFound,
+    Diverged,
+    InputUnavailable,
+    OutcomeUnknown,
+    Refused,
+    StepFailed,
+)
 from tests.crash.outside import outside
 from tests.crash.outside import times as times_of
 from tests.engines.functions import ANY, body, child_ask, request_for, step, whole
@@ -106,7 +119,27 @@ class Do:
         await self.what(engine, record.view)
 
 
-Action = Send | Ask | Do
+@dataclass
+class Reply:
+    """The answer to a question that is shown."""
+
+    question: str
+    value: Any
+
+    def when(self, record: Record) -> bool:
+        return any(question.name == self.question for question in record.view.questions) or self._is_answered(record)
+
+    def _is_answered(self, record: Record) -> bool:
+        """Before a crash; what a child asked it knows, and is over with."""
+        mine = count(record, lambda e: isinstance(e, Answered) and e.question == self.question)
+        return mine > 0 or any(isinstance(e, ChildEnded) for e in record.events)
+
+    async def do(self, engine: Embedded, record: Record) -> None:
+        with suppress(AlreadyAnswered):  # before a crash
+            await engine.deliver(record.view.id, Answer(self.question, json.dumps(self.value).encode()))
+
+
+Action = Send | Ask | Do | Reply
 
 
 # --- a scenario -----------------------------------------------------------------------------------
@@ -722,6 +755,46 @@ def once(*names: str) -> dict[str, int]:
     return dict.fromkeys(names, 1)
 
 
+async def question(effects: Effects, name: str, *, nobody: Literal["wait", "refuse"] = "wait") -> Any:
+    form: dict[str, Any] = {"type": "object"}
+    asked = Question(name, "form", f"{name}?", form, None, {"message": f"{name}?", "requestedSchema": form})
+    return json.loads(await effects.ask(name, digest((name,), {}), QuestionAsk(asked, "wait", nobody)))
+
+
+async def questioning(effects: Effects, _: None) -> list[Any]:
+    """Two questions at once, one after them under a name that was used, and one that nobody can be asked."""
+    both = [*await asyncio.gather(question(effects, "first"), question(effects, "second"))]
+    both.append(await act(effects, "heard"))
+    both.append(await question(effects, "first"))
+    try:
+        both.append(await question(effects, "nobody", nobody="refuse"))
+    except InputUnavailable:
+        both.append("nobody")
+    return both
+
+
+async def asking_child(effects: Effects, _: None) -> Any:
+    return await question(effects, "child")
+
+
+asking_job = body(asking_child, kind="job")
+
+
+async def has_an_asking_child(effects: Effects, _: None) -> list[Any]:
+    heard = await effects.child(child_ask(asking_job, None), ANY.decode)
+    return [heard, await act(effects, "passed on")]
+
+
+async def unanswered(effects: Effects, _: None) -> str:
+    """The question is withdrawn, also that of a child that is given up with it."""
+    try:
+        async with asyncio.timeout(4 * outside.unit):
+            await asyncio.gather(question(effects, "own"), effects.child(child_ask(asking_job, None), ANY.decode))
+    except TimeoutError:
+        return await act(effects, "went on")
+    return "answered"
+
+
 def signals(*names: str) -> dict[str, Any]:
     return {"signals": tuple(SignalSpec(name, name in ("early", "decision"), {}) for name in names)}
 
@@ -834,6 +907,33 @@ SCENARIOS = [
         actions=(Send("decision", "yes", has_run("gave up")),),
         times=once("gave up"),
         options=signals("decision", "never"),
+    ),
+    Scenario(
+        body(questioning),
+        ([{"action": "decline"}, {"action": "accept"}, "heard", {"action": "cancel"}, "nobody"],),
+        actions=(
+            Reply("second", {"action": "accept"}),
+            Reply("first", {"action": "decline"}),
+            Reply("first-2", {"action": "cancel"}),
+        ),
+        times=once("heard"),
+        settings={"bodies_in_memory": 1},
+    ),
+    Scenario(
+        body(has_an_asking_child),
+        ([{"action": "accept"}, "passed on"],),
+        (asking_job,),
+        actions=(Reply("child", {"action": "accept"}),),
+        times=once("passed on"),
+        children=("completed",),
+    ),
+    Scenario(
+        body(unanswered),
+        ("went on",),
+        (asking_job,),
+        times=once("went on"),
+        children=("cancelled",),
+        gives_up=True,
     ),
     Scenario(
         body(reserving),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -20,7 +21,8 @@ from perdure.core.events import Completed
 from perdure.effects import Effects
 from perdure.engine import GetEntry, Query, SignalSpec, StoreReply, SwapEntry
 from perdure.engines.embedded.journal import FindCalls, ReadRecord
-from tests.crash.corpus import Scenario, Send
+from perdure.errors import InputUnavailable
+from tests.crash.corpus import Scenario, Send, question
 from tests.crash.memory import Place, World
 from tests.crash.outside import check_order, outside
 from tests.engines.functions import ANY, body, child_ask, step
@@ -36,6 +38,7 @@ LEAVES = st.one_of(
     st.tuples(st.just("sleep"), st.integers(0, 4)).map(list),
     st.just(["count"]),
     st.just(["hear"]),
+    st.just(["ask"]),
 )
 
 
@@ -70,6 +73,10 @@ async def grow(effects: Effects, tree: Tree) -> Any:
         case ["hear"]:
             await effects.receive("word", ANY.decode)
             return "heard"
+        case ["ask"]:
+            with suppress(InputUnavailable):
+                await question(effects, "anybody", nobody="refuse")
+            return "asked"
         case ["in order", trees]:
             return [await grow(effects, each) for each in trees]
         case ["together", trees]:
@@ -154,7 +161,7 @@ def expected(tree: Tree) -> Any:
         case ["finally" | "child", inner, *_]:
             return expected(inner)
         case [kind, *_]:
-            return {"step": "worked", "sleep": "slept", "count": "counted", "hear": "heard"}[kind]
+            return {"step": "worked", "sleep": "slept", "count": "counted", "hear": "heard", "ask": "asked"}[kind]
         case _:
             raise AssertionError(tree)
 
