@@ -20,6 +20,7 @@ from perdure.core.codec import error_message, error_type
 from perdure.effects import ChildAsk, current_effects, running_frame
 from perdure.engine import (
     MACHINE,
+    NOBODY,
     CallView,
     Cancel,
     Engine,
@@ -234,7 +235,11 @@ class Calls:
 
     @_recorded
     async def cancel(self, call_id: str, *, reason: str = "") -> None:
-        """Ask a call to cancel; of a shared call one caller lets go, and the last one cancels it."""
+        """Ask a call to cancel; of a shared call one caller lets go, and the last one cancels it.
+
+        What its own caller cancelled is over for that one, whose next request is a new call; whoever asks for what a
+        server's own `calls` cancelled is told so.
+        """
         await self._reached(call_id)
         await self._engine().deliver(call_id, Cancel(reason, self._named_caller))
 
@@ -273,8 +278,7 @@ class Calls:
         return view
 
     def _reaches(self, view: CallView) -> bool:
-        # A nobody's call has no callers: whoever has its id may be the one who asked.
-        return isinstance(self._caller, Reach) or not view.callers or self._caller in view.callers
+        return isinstance(self._caller, Reach) or NOBODY in view.callers or self._caller in view.callers
 
 
 class Asker(NamedTuple):

@@ -44,6 +44,9 @@ class Principal:
 MACHINE = "machine"
 """The caller where no principal is known but the machine's own user asks: stdio, in memory, scripts (DESIGN §3)."""
 
+NOBODY = ""
+"""Among a view's callers: somebody without an identity asked, so whoever has the call's id may be the one."""
+
 
 # --- what can be run ------------------------------------------------------------------------------
 
@@ -186,7 +189,10 @@ class Answer:
 
 @record
 class Cancel:
-    """`caller` lets go of a shared call, which is cancelled when no one is left; None cancels for all."""
+    """`caller` wants it no longer: a shared call is cancelled when no one is left, any other is adopted no more.
+
+    None cancels for all, and whoever asked is told so.
+    """
 
     reason: str = ""
     caller: str | None = None

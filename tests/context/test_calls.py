@@ -23,6 +23,10 @@ async def decide(ctx: Context, n: int = 0) -> int:
     return await ctx.receive(decision)
 
 
+async def decide_together(ctx: Context) -> int:
+    return await ctx.receive(decision)
+
+
 @pytest.fixture
 def house() -> House:
     house = House()
@@ -172,6 +176,31 @@ async def test_a_key_finds_the_call_that_holds_it(house: House) -> None:
         assert await holder(house.calls.of(ANN)) == call.id
         assert await holder(house.calls.of(BOB)) is None
         assert await holder(house.calls.of(None)) is None
+
+
+async def test_a_shared_call_that_all_have_let_go_of_is_nobodys(house: House) -> None:
+    house.body(decide_together, signals=[decision], key="together", shared=True)
+    async with house.serving():
+        call = await house.begin("decide_together", by=ANN)
+        await house.begin("decide_together", by=BOB)
+        for caller in ANN, BOB:
+            assert (await house.calls.of(caller).get(call.id)).id == call.id
+            await house.calls.of(caller).cancel(call.id)
+        for caller in ANN, BOB, None:
+            with pytest.raises(CallNotFound):
+                await house.calls.of(caller).get(call.id)
+        await seen(house.calls, call.id, lambda view: view.status == "cancelled")
+
+
+async def test_a_shared_call_that_a_nobody_asked_for_too_is_reached_by_its_id(house: House) -> None:
+    house.body(decide_together, signals=[decision], key="together", shared=True)
+    async with house.serving():
+        call = await house.begin("decide_together", by=ANN)
+        with pytest.raises(CallNotFound):
+            await house.calls.of(None).get(call.id)
+        await house.begin("decide_together", by=None)
+        assert (await house.calls.of(None).get(call.id)).id == call.id
+        assert (await house.calls.of(BOB).find()).calls == []
 
 
 async def test_a_nobodys_call_is_reached_by_its_id_and_never_listed(house: House) -> None:

@@ -317,7 +317,7 @@ async def test_each_caller_of_a_shared_call_may_see_it_and_nobody_owns_it(storag
     assert (held.caller, held.principal, held.view.callers) == (None, None, frozenset({"me"}))
     await storage.accepted(asked(caller="you", **shared))
     await storage.accepted(asked(caller=None, **shared))
-    assert (await storage.view(held.view.id)).callers == frozenset({"me", "you"})
+    assert (await storage.view(held.view.id)).callers == frozenset({"me", "you", ""})
 
 
 async def test_arguments_over_the_limit_make_no_call(storage: Storage) -> None:

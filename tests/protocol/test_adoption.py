@@ -17,7 +17,7 @@ from mcp.shared.exceptions import NoBackChannelError
 from mcp_types import CancelledNotification, CancelledNotificationParams
 from pydantic import BaseModel
 
-from perdure import DurableContext, DurableMCP, ToolError
+from perdure import DurableContext, DurableMCP, ToolError, current_step
 from perdure.core.call import Status
 from tests.protocol.asking import MODES, Gate, asked, calls_of, give_up, status_of, text
 
@@ -282,8 +282,79 @@ async def test_a_disconnect_cancels_a_call_that_says_so(mode: str) -> None:
         async with asked(client.call_tool("slow", {})) as request:
             await gate.until(came=1)
             await give_up(request)
-        await status_of(mcp, await only_call(mcp), "cancelled")
-    assert ended == ["cleaned up"]
+        call = await only_call(mcp)
+        await status_of(mcp, call, "cancelled")
+        async with asked(client.call_tool("slow", {})):  # its client left it: that is over, and this begins anew
+            await gate.until(came=2)
+        assert (await mcp.calls.get(call)).status == "cancelled"
+    assert ended[0] == "cleaned up"
+
+
+async def test_what_its_caller_cancelled_is_not_told_to_who_asks_again(mode: str) -> None:
+    mcp, gate = server(), Gate()
+
+    @mcp.tool()
+    async def slow(ctx: DurableContext) -> int:
+        return await ctx.step(gate.pass_through)
+
+    @mcp.tool()
+    async def stop(call: str) -> None:
+        await current_step().calls.cancel(call)
+
+    async with mcp.serving(), Client(mcp, mode=mode) as client:
+        async with asked(client.call_tool("slow", {})) as request:
+            await gate.until(came=1)
+            await give_up(request)
+        call = await only_call(mcp)
+        await client.call_tool("stop", {"call": call})
+        await status_of(mcp, call, "cancelled")
+        gate.open()
+        assert text(await client.call_tool("slow", {})) == "2"
+
+
+async def test_what_is_cancelled_is_over_for_its_caller_while_it_cleans_up(mode: str) -> None:
+    mcp, gate, clean = server(), Gate(), Gate()
+
+    @mcp.tool(on_disconnect="cancel")
+    async def slow(ctx: DurableContext) -> int:
+        try:
+            return await ctx.step(gate.pass_through)
+        finally:
+            await ctx.step(clean.pass_through)
+
+    async with mcp.serving(), Client(mcp, mode=mode) as client:
+        async with asked(client.call_tool("slow", {})) as request:
+            await gate.until(came=1)
+            await give_up(request)
+        await clean.until(came=1)
+        async with asked(client.call_tool("slow", {})) as again:
+            await gate.until(came=2)
+            gate.open()
+            clean.open()
+            assert text(await again) == "2"
+
+
+@pytest.mark.parametrize("by", ["an operator", "its deadline"])
+async def test_of_what_others_cancelled_the_next_request_is_told_once(mode: str, by: str) -> None:
+    mcp, gate = server(), Gate()
+
+    @mcp.tool(deadline=timedelta(milliseconds=500) if by == "its deadline" else timedelta(days=1))
+    async def slow(ctx: DurableContext) -> int:
+        return await ctx.step(gate.pass_through)
+
+    async with mcp.serving(), Client(mcp, mode=mode) as client:
+        async with asked(client.call_tool("slow", {})) as request:
+            await gate.until(came=1)
+            await give_up(request)
+        call = await only_call(mcp)
+        if by == "an operator":
+            await mcp.calls.cancel(call, reason="not today")
+        await status_of(mcp, call, "cancelled")
+        told = await client.call_tool("slow", {})
+        assert told.is_error
+        assert ("not today" if by == "an operator" else "deadline") in text(told)
+        gate.open()
+        assert text(await client.call_tool("slow", {})) == "2"
 
 
 @pytest.mark.parametrize(

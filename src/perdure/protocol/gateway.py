@@ -226,11 +226,10 @@ class Gateway:
             return
         if seat.is_cancelled or not self._is_open:
             return
-        shared = seat.durable.options.shared
-        if shared and seat.caller.id is None:
+        if seat.durable.options.shared and seat.caller.id is None:
             return  # a nobody has no hold of its own to let go of
         seat.is_cancelled = True
-        self._spawn(self._deliver(seat.call_id, Cancel(reason, seat.caller.id if shared else None)))
+        self._spawn(self._deliver(seat.call_id, Cancel(reason, seat.caller.id)))
 
     async def _deliver(self, call_id: str, cancel: Cancel) -> None:
         with suppress(CallEnded, CallNotFound):  # it was faster

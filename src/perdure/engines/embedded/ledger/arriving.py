@@ -40,6 +40,8 @@ def deliver(ledger: Ledger, write: Deliver) -> Delivered:
         case Cancel(reason, caller):
             if shared and caller is not None and _others_hold(ledger, n, caller):
                 return Delivered(n, None)
+            if caller is not None:
+                ledger.execute("UPDATE calls SET unwanted = 1 WHERE n = ?", (n,))
             if status == "stuck" or unbegun:
                 return end_unrun(ledger, n, reason, write.at)
             return put(ledger, n, CancelAsked(reason, write.at))

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from perdure.core.codec import encode_error
-from perdure.engine import CallView, Principal, Progress, Question, SignalSpec
+from perdure.engine import NOBODY, CallView, Principal, Progress, Question, SignalSpec
 from perdure.engines.embedded.journal import Held
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.errors import PerdureError, Stuck
@@ -32,7 +32,7 @@ QUESTIONS = """
 VIEW = f"""
     n, id, tool, function, kind, key, status, text, data, parent, outcome, failure, caller, shared, signals, progress,
     version, created, ended, owner, wake_at,
-    CASE WHEN shared THEN (SELECT json_group_array(caller) FROM holders WHERE call = n AND caller <> '') END,
+    CASE WHEN shared THEN (SELECT json_group_array(caller) FROM holders WHERE call = n) END,
     CASE WHEN owner IS NULL AND wake_at IS NOT NULL
         THEN EXISTS (SELECT 1 FROM offers WHERE function = calls.function) END,
     {QUESTIONS}, updated, expires
@@ -74,7 +74,6 @@ def view_of(row: Row, now: float) -> CallView:
     if ended is None and served == 0 and is_due_since(wake_at, now - UNSERVED_AFTER):
         status = "stuck"
         failure = encode_error(Stuck(call_id, f"no process that is running has the function {function}."))
-    callers = () if caller is None else (caller,)
     return CallView(
         id=call_id,
         tool=tool,
@@ -88,7 +87,7 @@ def view_of(row: Row, now: float) -> CallView:
         parent=parent,
         outcome=outcome,
         failure=failure,
-        callers=frozenset((*callers, *json.loads(holders)) if holders else callers),
+        callers=frozenset((caller or NOBODY,) if holders is None else json.loads(holders)),
         signals=() if signals is None else signals_from(signals),
         progress=None if progress is None else Progress(*json.loads(progress)),
         version=version,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from perdure.engine import Accepted, CallView, Request
+from perdure.engine import NOBODY, Accepted, CallView, Request
 from perdure.engines.embedded.journal import Held, StartCall, Started
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import principal_to, signals_to
@@ -22,6 +22,7 @@ BY_IDEMPOTENCY_KEY = """
 ORPHAN = """
     SELECT n, id FROM calls
     WHERE caller = ? AND function = ? AND digest = ? AND waiting = 0 AND handed = 0 AND (ended IS NULL OR ended >= ?)
+        AND NOT unwanted
     ORDER BY n LIMIT 1"""
 
 IDENTICAL = """
@@ -60,7 +61,7 @@ def start_call(ledger: Ledger, start: StartCall) -> Started:
 def bind(ledger: Ledger, n: int, request: Request) -> None:
     """What the request leaves on the call it got, besides waiting."""
     if request.shared:
-        ledger.execute("INSERT OR IGNORE INTO holders (call, caller) VALUES (?, ?)", (n, request.caller or ""))
+        ledger.execute("INSERT OR IGNORE INTO holders (call, caller) VALUES (?, ?)", (n, request.caller or NOBODY))
     if request.idempotency_key is not None and request.caller is not None:
         ledger.execute(
             "INSERT OR IGNORE INTO idempotency (caller, key, call) VALUES (?, ?, ?)",
@@ -252,7 +253,7 @@ def _held(new: New, start: StartCall) -> Held:
         key=request.key,
         status="running",
         parent=None if request.parent is None else request.parent.call_id,
-        callers=frozenset() if request.caller is None else frozenset((request.caller,)),
+        callers=frozenset((request.caller or NOBODY,)),
         signals=request.signals,
         created=datetime.fromtimestamp(start.at, UTC),
     )

@@ -17,6 +17,7 @@ CREATE TABLE calls (
     diverged INTEGER NOT NULL,        -- stuck, and each newly started process tries once more
     waiting INTEGER NOT NULL,         -- how many requests wait for it
     handed INTEGER NOT NULL,          -- the last reply was given; if not, and nobody waits: an orphan
+    unwanted INTEGER NOT NULL DEFAULT 0, -- its own caller cancelled it, and is not told so again
     followed INTEGER NOT NULL,        -- there may be links to it
     identical INTEGER NOT NULL,       -- requests like its own attach to it while it runs
     shared INTEGER NOT NULL,
