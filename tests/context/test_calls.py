@@ -254,6 +254,28 @@ async def test_in_a_body_verbs_are_steps(house: House) -> None:
         assert names == ["calls.get", "calls.lookup", "calls.signal", "calls.result", "calls.signal"]
 
 
+async def test_who_gave_up_waiting_in_a_body_is_not_told_of_the_end(house: House) -> None:
+    async def impatient(ctx: Context, call: str) -> int:
+        try:
+            return await ctx.calls.result(call, timeout=SOON)
+        except TimeoutError:
+            await ctx.set_status("gave up")
+        return await ctx.receive(decision)
+
+    house.body(impatient, signals=[decision])
+    async with house.serving():
+        awaited = await house.begin("decide")
+        waiting = await house.begin("impatient", call=awaited.id)
+        await seen(house.calls, waiting.id, lambda view: view.text == "gave up")
+        await house.calls.signal(awaited.id, decision, 7)
+        assert await awaited.result() == 7
+        await house.calls.signal(waiting.id, decision, 8)
+        assert await waiting.result() == 8
+        kinds = [entry.kind for entry in await house.calls.timeline(waiting.id)]
+        assert "child" in kinds
+        assert "child ended" not in kinds
+
+
 async def test_in_a_body_a_call_is_started_for_its_caller(house: House) -> None:
     async def starter(ctx: Context) -> list[Any]:
         own = await ctx.calls.start("decide", {"n": 1})

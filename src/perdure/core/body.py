@@ -126,6 +126,11 @@ class Body:
         return tuple(ask.call_id for ask in self._given_up.values() if type(ask) is AwaitEnd and ask.own)
 
     @property
+    def ends_given_up(self) -> tuple[str, ...]:
+        """Where this body waited for the end of a call, its own or not, and does no longer."""
+        return tuple(ask.key for ask in self._given_up.values() if type(ask) is AwaitEnd)
+
+    @property
     def questions_given_up(self) -> tuple[str, ...]:
         """Where this body asked something whose answer it does not wait for any more."""
         return tuple(ask.key for ask in self._given_up.values() if type(ask) is AwaitAnswer)

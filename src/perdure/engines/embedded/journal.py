@@ -154,6 +154,8 @@ class Append(Write[tuple[Delivered, ...]]):
     cancels: tuple[str, ...] = ()
     """Children (by id) that this call gives up: those that it started get a cancel into their inbox, once, unless they
     have ended or another call waits for them too. An end gives up all."""
+    unfollowed: tuple[str, ...] = ()
+    """Places where the body waited for the end of a call, and does no longer: it is not told."""
     withdrawn: tuple[str, ...] = ()
     """Places of questions whose answers nobody waits for any more."""
     unsent: tuple[str, ...] = ()

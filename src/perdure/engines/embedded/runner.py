@@ -92,6 +92,8 @@ class BodyCall(LiveCall):
         self._alarms: dict[str, Alarm] = {}
         self._children: dict[str, str] = {}
         """Children that run for an ask of this body, and are to be cancelled when it gives up waiting."""
+        self._joins: set[str] = set()
+        """Places where it waits for the end of a call that is not its own."""
         self._questions: set[str] = set()
         """Places of questions that are shown, and are to be withdrawn when it gives up waiting."""
         self._undecided = 0
@@ -132,12 +134,17 @@ class BodyCall(LiveCall):
         self._commit((), (), [command for command in tail if isinstance(command, NEW)])
         if self.left:
             return
-        if body.children_given_up or body.questions_given_up:
+        if body.ends_given_up or body.questions_given_up:
             # They may have come about in the last commit of the life before; doing this twice changes nothing.
-            given_up = {"cancels": body.children_given_up, "withdrawn": body.questions_given_up}
+            given_up = {
+                "cancels": body.children_given_up,
+                "unfollowed": body.ends_given_up,
+                "withdrawn": body.questions_given_up,
+            }
             self._append((), (), [], {}, given_up, self._status)
         pending = list(body.pending.items())
         self._children.update((key, ask.call_id) for key, ask in pending if isinstance(ask, c.AwaitEnd) and ask.own)
+        self._joins.update(key for key, ask in pending if isinstance(ask, c.AwaitEnd) and not ask.own)
         self._questions.update(key for key, ask in pending if isinstance(ask, c.AwaitAnswer))
         # What came in goes first: a cancel keeps a step from running once more.
         self._tell_the_time(past[-1].at)
@@ -260,6 +267,7 @@ class BodyCall(LiveCall):
         shown: dict[str, Any] = {}
         written: dict[str, Any] = {}
         cancels: list[str] = []
+        unfollowed: list[str] = []
         withdrawn: list[str] = []
         finish: c.Finish | None = None
         for command in commands:
@@ -270,6 +278,10 @@ class BodyCall(LiveCall):
                     child = self._children.pop(command.key, None)
                     if child is not None:
                         cancels.append(child)
+                        unfollowed.append(command.key)
+                    elif command.key in self._joins:
+                        self._joins.remove(command.key)
+                        unfollowed.append(command.key)
                     elif command.key in self._questions:
                         self._questions.remove(command.key)
                         withdrawn.append(command.key)
@@ -291,6 +303,8 @@ class BodyCall(LiveCall):
                     finish = command
         if cancels:
             written["cancels"] = tuple(cancels)
+        if unfollowed:
+            written["unfollowed"] = tuple(unfollowed)
         if withdrawn:
             written["withdrawn"] = tuple(withdrawn)
         if finish is not None:
@@ -547,7 +561,9 @@ class BodyCall(LiveCall):
                 started: ChildStarted | ChildRefused = result
                 if isinstance(started, ChildStarted):
                     self.ground.call_started(started.call_id)
-                    if isinstance(command, c.StartChild) and not command.detached:
+                    if isinstance(command, c.JoinCall):
+                        self._joined(started.key)
+                    elif not command.detached:
                         self._child_started(started)
                 return started
             case c.AskQuestion():
@@ -570,7 +586,15 @@ class BodyCall(LiveCall):
         if started.key in self._body.pending:
             self._children[started.key] = started.call_id
         else:  # given up while it was being decided
-            self._append((), (), [], {}, {"cancels": (started.call_id,)}, self._status)
+            given_up = {"cancels": (started.call_id,), "unfollowed": (started.key,)}
+            self._append((), (), [], {}, given_up, self._status)
+
+    def _joined(self, key: str) -> None:
+        assert self._body is not None
+        if key in self._body.pending:
+            self._joins.add(key)
+        else:
+            self._append((), (), [], {}, {"unfollowed": (key,)}, self._status)
 
     def _feed_backlog(self) -> None:
         while self._backlog and not self._undecided and not self.left:

@@ -87,7 +87,11 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
         ledger.execute(PARK, (ledger.clock() - AT_ONCE, write.wake_at, n))
     if write.withdrawn:
         told = (*told, *withdraw(ledger, n, write.withdrawn))
-    return (*told, *give_up(ledger, n, write.cancels, write.at)) if write.cancels else told
+    if write.cancels:
+        told = (*told, *give_up(ledger, n, write.cancels, write.at))
+    for key in write.unfollowed:
+        ledger.execute("DELETE FROM links WHERE parent = ? AND key = ?", (n, key))
+    return told
 
 
 def _say(ledger: Ledger, write: Append) -> None:
