@@ -71,6 +71,8 @@ class LockFile:
             os.write(self._fd, self._holder)
 
     def _read_holder(self) -> bytes:
+        if sys.platform != "win32":
+            return os.pread(self._fd, 32, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         return os.read(self._fd, 32)
 

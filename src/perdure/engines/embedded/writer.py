@@ -84,6 +84,7 @@ class Writer:
         self._is_stopping = False
         self._data_version = self._read_data_version()
         self._told_version = self._data_version
+        self._will_look = False
         # A daemon: an engine that was never closed must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._run, name="perdure-writer", daemon=True)
 
@@ -115,7 +116,8 @@ class Writer:
         self._queue.put(None)
 
     def has_changed_elsewhere(self) -> bool:
-        """From any thread; while a batch is written, the answer is that from its beginning."""
+        """From any thread; while a batch is written it is looked at with the next one, and said when asked again."""
+        self._will_look = True
         if self._thread.is_alive() and self.turn.acquire(blocking=False):
             try:
                 self._look_elsewhere()
@@ -172,7 +174,8 @@ class Writer:
         execute = self._execute
         try:
             execute("BEGIN IMMEDIATE")
-            self._look_elsewhere()
+            if self._will_look:
+                self._look_elsewhere()
             if not self._perform_all(batch):
                 execute("ROLLBACK")
                 execute("BEGIN IMMEDIATE")
@@ -312,6 +315,7 @@ class Writer:
             self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _look_elsewhere(self) -> None:
+        self._will_look = False
         self._data_version = self._read_data_version()
 
     def _read_data_version(self) -> int:

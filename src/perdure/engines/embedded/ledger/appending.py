@@ -29,10 +29,10 @@ from perdure.engines.embedded.journal import (
     Yield,
 )
 from perdure.engines.embedded.ledger.asking import withdraw
-from perdure.engines.embedded.ledger.ending import KEPT, child_ended, end_call, end_if_cancelled, give_up
+from perdure.engines.embedded.ledger.ending import child_ended, end_call, end_if_cancelled, give_up
 from perdure.engines.embedded.ledger.inbox import drop, put
 from perdure.engines.embedded.ledger.ledger import Ledger
-from perdure.engines.embedded.ledger.places import add_events, take_place
+from perdure.engines.embedded.ledger.places import add_counted, add_events, take_place
 from perdure.engines.embedded.ledger.rows import AT_ONCE, progress_to
 from perdure.engines.embedded.ledger.starting import bind, find, insert
 from perdure.engines.embedded.ledger.stores import use_store
@@ -40,11 +40,13 @@ from perdure.errors import CallNotFound, PayloadTooLarge, PerdureError, Refused
 
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
-STANDING = f"SELECT seq, ended, status, {KEPT}, holds, followed FROM calls WHERE n = ? AND epoch = ?"
+# What an abandoned step came to may come after the end, which stays the end.
+GO_ON = """
+    UPDATE calls SET status = CASE WHEN ended IS NULL THEN ? ELSE status END, updated = ?, seq = seq + ?,
+        version = version + 1
+    WHERE n = ? AND epoch = ?"""
 
-GO_ON = "UPDATE calls SET status = ?, seq = ?, updated = ?, version = version + 1 WHERE n = ?"
-
-GO_ON_AFTER_STEP = "UPDATE calls SET status = ?, seq = ?, updated = ?, version = version + 1, crashes = 0 WHERE n = ?"
+GO_ON_AFTER_STEP = GO_ON.replace("version =", "crashes = 0, version =")
 
 OUTCOMES = (StepReturned, StepRaised, StepLate)
 """Nothing else shows that a step does not kill its process."""
@@ -60,23 +62,15 @@ ATTEMPT = """
 
 
 def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
-    # Looked at first, not by UPDATE … RETURNING, which takes longer than both.
     n, end, events = write.n, write.end, write.events
-    row = ledger.row(STANDING, (n, write.epoch))
-    if row is None:
-        raise Fenced
-    seq, ended, status, kept, holds, followed = row
-    if events:
-        add_events(ledger, n, seq, events)
-        seq += len(events)
+    bodies = [ledger.encode(event) for event in events]
     told: tuple[Delivered, ...] = ()
     if end is None:
-        # What an abandoned step came to may come after the end, which stays the end.
-        go_on = GO_ON_AFTER_STEP if any(isinstance(event, OUTCOMES) for event in events) else GO_ON
-        ledger.execute(go_on, (write.status if ended is None else status, seq, write.at, n))
+        _go_on(ledger, write)
     else:
-        frees = holds is not None and not write.keeps_key
-        told = end_call(ledger, n, end, seq=seq, kept=kept, frees_key=frees, followed=followed)
+        told = end_call(ledger, n, write.epoch, end, events=len(events), keeps_key=write.keeps_key)
+    if bodies:
+        add_counted(ledger, n, bodies)
     if write.consumed:
         drop(ledger, n, write.consumed)
     for name in write.unsent:
@@ -92,6 +86,13 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
     for key in write.unfollowed:
         ledger.execute("DELETE FROM links WHERE parent = ? AND key = ?", (n, key))
     return told
+
+
+def _go_on(ledger: Ledger, write: Append) -> None:
+    events = write.events
+    go_on = GO_ON_AFTER_STEP if any(isinstance(event, OUTCOMES) for event in events) else GO_ON
+    if not ledger.execute(go_on, (write.status, write.at, len(events), write.n, write.epoch)).rowcount:
+        raise Fenced
 
 
 def _say(ledger: Ledger, write: Append) -> None:
@@ -201,7 +202,6 @@ def _follow(ledger: Ledger, write: AppendChild | AppendJoin, child: int) -> None
     else:
         link = (child, write.n, write.key)
         ledger.execute("INSERT OR IGNORE INTO links (child, parent, key) VALUES (?, ?, ?)", link)
-        ledger.execute("UPDATE calls SET followed = 1 WHERE n = ?", (child,))
 
 
 def _started(ledger: Ledger, write: AppendChild | AppendJoin, seq: int, call_id: str) -> ChildStarted:

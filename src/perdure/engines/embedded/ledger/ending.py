@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from perdure.core.codec import encode_error, error_message, error_type
 from perdure.core.events import CancelAsked, Cancelled, ChildEnded, Completed, End, Failed
-from perdure.engines.embedded.journal import Delivered
+from perdure.engines.embedded.journal import Delivered, Fenced
 from perdure.engines.embedded.ledger.asking import withdraw_all
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
@@ -14,10 +14,17 @@ from perdure.engines.embedded.ledger.loading import inbox_after
 from perdure.engines.embedded.ledger.rows import cancellation
 from perdure.errors import CallFailed
 
-END = """
-    UPDATE calls SET status = ?, outcome = ?, failure = ?, ended = ?, expires = ?, seq = ?, version = version + 1,
-        crashes = 0, owner = NULL, wake_at = NULL
-    WHERE n = ?"""
+KEPT = "max(retain, coalesce(reuse, 0))"
+"""Seconds that an ended call is kept."""
+
+END = f"""
+    UPDATE calls SET status = ?1, ended = ?2, expires = ?2 + {KEPT}, seq = seq + ?3, version = version + 1,
+        crashes = 0, owner = NULL, wake_at = NULL, {{}} = ?4
+    WHERE n = ?5 AND epoch = ?6"""
+
+COMPLETE, FAIL = END.format("outcome"), END.format("failure")
+
+LINKED = "SELECT EXISTS (SELECT 1 FROM links WHERE child = ?1), EXISTS (SELECT 1 FROM links WHERE parent = ?1)"
 
 # What a call started itself; one with a key may be another's.
 CHILD = """
@@ -26,29 +33,32 @@ CHILD = """
 
 AWAITED = "SELECT 1 FROM links JOIN calls ON n = links.parent WHERE child = ? AND ended IS NULL"
 
-# Without DISTINCT, for which SQLite makes a table at the end of each call.
 CHILDREN = "SELECT id FROM links JOIN calls ON n = child WHERE links.parent = ?"
-
-KEPT = "max(retain, coalesce(reuse, 0))"
-"""Seconds that an ended call is kept."""
 
 
 def end_call(
-    ledger: Ledger, n: int, end: End, *, seq: int, kept: float, frees_key: bool, followed: bool
+    ledger: Ledger, n: int, epoch: int, end: End, *, events: int = 0, keeps_key: bool = False
 ) -> tuple[Delivered, ...]:
-    """The parents that were told. The claim is known to be ours."""
-    status, outcome, failure = _outcome(ledger, end)
-    ledger.execute(END, (status, outcome, failure, end.at, end.at + kept, seq, n))
+    """The parents that were told; `events` come with the end. A key is kept when nobody knows what happened."""
+    sql, status, payload = _outcome(ledger, end)
+    if not ledger.execute(sql, (status, end.at, events, payload, n, epoch)).rowcount:
+        raise Fenced
     # In statements of their own, because few calls need them and an index is looked at for each column set.
-    if frees_key and status != "completed":
-        ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
     if isinstance(end, Cancelled):
         ledger.execute("UPDATE calls SET reason = ?, diverged = 0 WHERE n = ?", (end.reason, n))
-    if isinstance(end, Failed) and not frees_key:
-        # Of unknown outcome: its key must not become free by the call being forgotten.
+    if keeps_key:  # nor must it become free by the call being forgotten
         ledger.execute("UPDATE calls SET expires = NULL WHERE n = ? AND holds IS NOT NULL", (n,))
-    told = _tell_parents(ledger, n) if followed else ()
-    return (*told, *_give_up_all(ledger, n, end.at))
+    elif not isinstance(end, Completed):
+        ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
+    return _tell_linked(ledger, n, end.at)
+
+
+def _tell_linked(ledger: Ledger, n: int, at: float) -> tuple[Delivered, ...]:
+    linked = ledger.row(LINKED, (n,))
+    assert linked is not None
+    is_awaited, awaits = linked
+    told = _tell_parents(ledger, n) if is_awaited else ()
+    return (*told, *_give_up_all(ledger, n, at)) if awaits else told
 
 
 def give_up(ledger: Ledger, n: int, children: Iterable[str], at: float) -> list[Delivered]:
@@ -77,14 +87,12 @@ def _cancel_child(ledger: Ledger, child: int, at: float, *, runs_nothing: bool) 
 def _give_up_all(ledger: Ledger, n: int, at: float) -> list[Delivered]:
     """Also those whose start was on its way when the body ended."""
     children = ledger.execute(CHILDREN, (n,)).fetchall()
-    return give_up(ledger, n, dict.fromkeys(call_id for (call_id,) in children), at) if children else []
+    return give_up(ledger, n, dict.fromkeys(call_id for (call_id,) in children), at)
 
 
 def _tell_parents(ledger: Ledger, n: int) -> tuple[Delivered, ...]:
     """Whoever waits in a body for the call gets its end into the inbox."""
     links = ledger.execute("SELECT parent, key FROM links WHERE child = ?", (n,)).fetchall()
-    if not links:
-        return ()
     ledger.execute("DELETE FROM links WHERE child = ?", (n,))
     told: list[Delivered] = []
     for parent, key in links:
@@ -106,10 +114,9 @@ def child_ended(ledger: Ledger, n: int, key: str) -> ChildEnded:
 
 def end_unrun(ledger: Ledger, n: int, reason: str, at: float) -> Delivered:
     """A call that is cancelled without clean-up: stuck, so its code cannot be trusted with it, or never begun."""
-    row = ledger.row(f"SELECT seq, {KEPT}, followed FROM calls WHERE n = ?", (n,))
+    row = ledger.row("SELECT epoch FROM calls WHERE n = ?", (n,))
     assert row is not None
-    seq, kept, followed = row
-    ended = end_call(ledger, n, Cancelled(reason, at), seq=seq, kept=kept, frees_key=True, followed=followed)
+    ended = end_call(ledger, n, row[0], Cancelled(reason, at))
     return Delivered(n, None, ended=True, parents=(*ended, *withdraw_all(ledger, n)))
 
 
@@ -119,13 +126,14 @@ def end_if_cancelled(ledger: Ledger, n: int, at: float) -> Delivered | None:
     return end_unrun(ledger, n, asked[0].reason, at) if asked else None
 
 
-def _outcome(ledger: Ledger, end: End) -> tuple[str, bytes | None, bytes | None]:
+def _outcome(ledger: Ledger, end: End) -> tuple[str, str, bytes]:
+    """The statement, the status, and what goes into the row."""
     match end:
         case Completed(value):
             ledger.check_size(value, "The value of the outcome")
-            return "completed", value, None
+            return COMPLETE, "completed", value
         case Failed(error):
             ledger.check_size(error, "The value of the failure")
-            return "failed", None, error
+            return FAIL, "failed", error
         case Cancelled(reason):
-            return "cancelled", None, cancellation(reason)
+            return FAIL, "cancelled", cancellation(reason)

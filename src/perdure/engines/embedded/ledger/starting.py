@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 from perdure.engine import NOBODY, Accepted, CallView, Request
 from perdure.engines.embedded.journal import Held, StartCall, Started
@@ -11,6 +12,8 @@ from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.rows import principal_to, signals_to
 from perdure.engines.embedded.ledger.waiting import wait
 from perdure.errors import CallNotFound, Conflict
+
+Value = str | int | float | bytes
 
 LARGE = 2000
 """Bytes of arguments from which on they have a row of their own: about half a page."""
@@ -31,13 +34,6 @@ IDENTICAL = """
     ORDER BY n LIMIT 1"""
 
 HOLDER = "SELECT n, id, digest, status, ended, reuse FROM calls WHERE holds = ?"
-
-INSERT = """
-    INSERT INTO calls (id, tool, function, kind, epoch, owner, wake_at, begun, handed, waiting, identical, shared,
-        caller, digest, key, holds, reuse, retain, deadline, created, parent, parent_key, retry_of, seed, python,
-        on_disconnect, principal, signals, arguments, status, seq, version, crashes, diverged, followed, text)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-        0, 0, 0, 0, 0, '')"""
 
 
 def start_call(ledger: Ledger, start: StartCall) -> Started:
@@ -178,6 +174,7 @@ class New:
     n: int
     call_id: str
     epoch: int
+    due: float
     deadline: float | None
 
 
@@ -194,52 +191,87 @@ def insert(
     """Without an owner it is due at once, or after `request.after`."""
     arguments = request.arguments
     ledger.check_size(arguments, f"The value of the arguments of {request.tool!r}")
-    new_id = request.call_id or call_id
-    due = at if request.after is None else at + request.after.total_seconds()
-    # Random, because n may be used again once a call was removed, and its late owner must stay fenced.
-    epoch = seed & 0x3FFFFFFF
-    deadline = None if request.deadline is None else due + request.deadline.total_seconds()
-    parent = request.parent
-    row = (
-        new_id,
-        request.tool,
-        request.function,
-        request.kind,
-        epoch,
-        owner,
-        due if owner is None else None,
-        owner is not None,
-        request.waiting is None,
-        request.waiting is not None,
-        request.attach_identical,
-        request.shared,
-        None if request.shared else request.caller,
-        request.digest,
-        request.key,
-        held_key(request),
-        None if request.reuse is None else request.reuse.total_seconds(),
-        request.retain.total_seconds(),
-        deadline,
-        at,
-        None if parent is None else parent.call_id,
-        None if parent is None else parent.key,
-        retry_of,
-        str(seed),
-        python,
-        request.on_disconnect,
-        None if request.shared or request.principal is None else principal_to(request.principal),
-        signals_to(request.signals),
-        arguments if len(arguments) < LARGE else None,
-        "running" if due <= at else "waiting",
-    )
-    n = ledger.execute(INSERT, row).lastrowid
+    new = _new(request, call_id, at, seed)
+    columns = _columns(request, new, at, seed, python)
+    if owner is None:
+        columns["wake_at"] = new.due
+    else:
+        columns["owner"] = owner
+        columns["begun"] = 1
+    if retry_of is not None:
+        columns["retry_of"] = retry_of
+    n = ledger.execute(_insert(tuple(columns)), tuple(columns.values())).lastrowid
     assert n is not None
+    new.n = n
     if len(arguments) >= LARGE:
         ledger.execute("INSERT INTO large_arguments (call, body) VALUES (?, ?)", (n, arguments))
-    if due > at:
-        ledger.execute("UPDATE calls SET delay = ? WHERE n = ?", (due - at, n))
     bind(ledger, n, request)
-    return New(n, new_id, epoch, deadline)
+    return new
+
+
+def _new(request: Request, call_id: str, at: float, seed: int) -> New:
+    due = at if request.after is None else at + request.after.total_seconds()
+    return New(
+        n=0,
+        call_id=request.call_id or call_id,
+        # Random, because n may be used again once a call was removed, and its late owner must stay fenced.
+        epoch=seed & 0x3FFFFFFF,
+        due=due,
+        deadline=None if request.deadline is None else due + request.deadline.total_seconds(),
+    )
+
+
+def _columns(request: Request, new: New, at: float, seed: int, python: str) -> dict[str, Value]:
+    """What is not NULL, false or as most calls have it: sqlite3 takes longer to bind a None than to bind a text."""
+    columns: dict[str, Value] = {
+        "id": new.call_id,
+        "tool": request.tool,
+        "function": request.function,
+        "kind": request.kind,
+        "status": "running" if new.due <= at else "waiting",
+        "epoch": new.epoch,
+        "digest": request.digest,
+        "retain": request.retain.total_seconds(),
+        "created": at,
+        "seed": str(seed),
+        "python": python,
+        "on_disconnect": request.on_disconnect,
+    }
+    if request.waiting is None:
+        columns["handed"] = 1
+    else:
+        columns["waiting"] = 1
+    if request.shared:
+        columns["shared"] = 1
+    elif request.caller is not None:
+        columns["caller"] = request.caller
+        if request.principal is not None:
+            columns["principal"] = principal_to(request.principal)
+    if request.attach_identical:
+        columns["identical"] = 1
+    if request.key is not None:
+        columns["key"] = request.key
+        if (holds := held_key(request)) is not None:
+            columns["holds"] = holds
+    if request.reuse is not None:
+        columns["reuse"] = request.reuse.total_seconds()
+    if new.due > at:
+        columns["delay"] = new.due - at
+    if new.deadline is not None:
+        columns["deadline"] = new.deadline
+    if request.parent is not None:
+        columns["parent"] = request.parent.call_id
+    if (signals := signals_to(request.signals)) is not None:
+        columns["signals"] = signals
+    if len(request.arguments) < LARGE:
+        columns["arguments"] = request.arguments
+    return columns
+
+
+@cache
+def _insert(columns: tuple[str, ...]) -> str:
+    """One for each kind of call."""
+    return f"INSERT INTO calls ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 def _held(new: New, start: StartCall) -> Held:

@@ -10,17 +10,16 @@ CREATE TABLE calls (
     epoch INTEGER NOT NULL,           -- of the last claim; begins at a random number, for n may be used again
     owner INTEGER,                    -- the process that runs it
     wake_at REAL,                     -- of an unowned call: due then; NULL: only the inbox wakes it; < 0: due at once
-    seq INTEGER NOT NULL,             -- how many events it has
-    version INTEGER NOT NULL,
-    crashes INTEGER NOT NULL,
-    begun INTEGER NOT NULL,           -- lives that may have begun it: all but those that gave it back
-    diverged INTEGER NOT NULL,        -- stuck, and each newly started process tries once more
-    waiting INTEGER NOT NULL,         -- how many requests wait for it
-    handed INTEGER NOT NULL,          -- the last reply was given; if not, and nobody waits: an orphan
+    seq INTEGER NOT NULL DEFAULT 0,   -- how many events it has
+    version INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    begun INTEGER NOT NULL DEFAULT 0, -- lives that may have begun it: all but those that gave it back
+    diverged INTEGER NOT NULL DEFAULT 0, -- stuck, and each newly started process tries once more
+    waiting INTEGER NOT NULL DEFAULT 0,  -- how many requests wait for it
+    handed INTEGER NOT NULL DEFAULT 0,   -- the last reply was given; if not, and nobody waits: an orphan
     unwanted INTEGER NOT NULL DEFAULT 0, -- its own caller cancelled it, and is not told so again
-    followed INTEGER NOT NULL,        -- there may be links to it
-    identical INTEGER NOT NULL,       -- requests like its own attach to it while it runs
-    shared INTEGER NOT NULL,
+    identical INTEGER NOT NULL DEFAULT 0, -- requests like its own attach to it while it runs
+    shared INTEGER NOT NULL DEFAULT 0,
     caller TEXT,
     digest TEXT NOT NULL,
     key TEXT,
@@ -34,7 +33,6 @@ CREATE TABLE calls (
     ended REAL,
     expires REAL,
     parent TEXT,
-    parent_key TEXT,
     retry_of TEXT,
     seed TEXT NOT NULL,
     python TEXT NOT NULL,
@@ -42,7 +40,7 @@ CREATE TABLE calls (
     principal TEXT,
     signals TEXT,
     progress TEXT,
-    text TEXT NOT NULL,
+    text TEXT NOT NULL DEFAULT '',
     data BLOB,
     reason TEXT,                      -- why it was cancelled
     failure BLOB,
