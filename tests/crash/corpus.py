@@ -473,7 +473,12 @@ def is_over_soon(name: str, main: Callable[..., Coroutine[Any, Any, Any]]) -> Fu
     return body(main, name=name, kind="job")
 
 
-double, fail, wait = (is_over_soon(main.__name__, main) for main in (doubled, failing, waiting))
+async def dozing(effects: Effects, n: int) -> int:
+    await asyncio.sleep(12 * outside.unit)
+    return 2 * n
+
+
+double, fail, wait, doze = (is_over_soon(main.__name__, main) for main in (doubled, failing, waiting, dozing))
 
 
 async def parenting(effects: Effects, _: None) -> list[int]:
@@ -494,6 +499,18 @@ async def sharing(effects: Effects, _: None) -> list[Any]:
 async def detaching(effects: Effects, _: None) -> int:
     call_id = await effects.detach(child_ask(double, 4))
     return await effects.join(call_id, ANY.decode)
+
+
+async def joining_in_vain(effects: Effects, _: None) -> list[Any]:
+    """The end that it gave up waiting for reaches it where it waits once more, and nowhere else."""
+    call_id = await effects.detach(child_ask(doze, 4))
+    said: list[Any] = []
+    try:
+        async with asyncio.timeout(4 * outside.unit):
+            await effects.join(call_id, ANY.decode)
+    except TimeoutError:
+        said.append(await act(effects, "late"))
+    return [*said, await effects.join(call_id, ANY.decode)]
 
 
 async def mourning(effects: Effects, _: None) -> list[str]:
@@ -850,6 +867,7 @@ SCENARIOS = [
     ),
     Scenario(body(sharing), ([14, 14, "Conflict"],), (double,), times=once("double 7"), children=("completed",)),
     Scenario(body(detaching), (8,), (double,), times=once("double 4"), children=("completed",)),
+    Scenario(body(joining_in_vain), (["late", 8],), (doze,), times=once("late"), children=("completed",)),
     Scenario(body(mourning), (["ValueError", "CallNotFound"],), (fail,), times=once("fail"), children=("failed",)),
     Scenario(body(giving_up), ("late",), (wait,), times=once("late") | UNDONE, children=("cancelled",)),
     Scenario(body(giving_up_at_once), ("late",), (wait,), times=once("late"), children=("cancelled",), gives_up=True),
