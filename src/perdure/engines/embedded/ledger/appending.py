@@ -33,7 +33,7 @@ from perdure.engines.embedded.ledger.ending import child_ended, end_call, end_if
 from perdure.engines.embedded.ledger.inbox import drop, put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.places import add_counted, add_events, take_place
-from perdure.engines.embedded.ledger.rows import AT_ONCE, progress_to
+from perdure.engines.embedded.ledger.rows import AT_ONCE, VERSIONS_OF_A_LIFE, progress_to
 from perdure.engines.embedded.ledger.starting import bind, find, insert
 from perdure.engines.embedded.ledger.stores import use_store
 from perdure.errors import CallNotFound, PayloadTooLarge, PerdureError, Refused
@@ -51,8 +51,9 @@ GO_ON_AFTER_STEP = GO_ON.replace("version =", "crashes = 0, version =")
 OUTCOMES = (StepReturned, StepRaised, StepLate)
 """Nothing else shows that a step does not kill its process."""
 
-PARK = """
-    UPDATE calls SET owner = NULL, wake_at = CASE WHEN EXISTS (SELECT 1 FROM inbox WHERE call = n) THEN ? ELSE ? END
+PARK = f"""
+    UPDATE calls SET owner = NULL, version = version + {VERSIONS_OF_A_LIFE},
+        wake_at = CASE WHEN EXISTS (SELECT 1 FROM inbox WHERE call = n) THEN ? ELSE ? END
     WHERE n = ?"""
 
 ATTEMPT = """
@@ -133,7 +134,7 @@ def note_attempt(ledger: Ledger, write: NoteAttempt) -> None:
 def mark_stuck(ledger: Ledger, write: MarkStuck) -> Delivered | None:
     marked = ledger.execute(
         "UPDATE calls SET status = 'stuck', failure = ?, diverged = ?, owner = NULL, wake_at = NULL, "
-        "version = version + 1 WHERE n = ? AND epoch = ? AND ended IS NULL",
+        f"version = version + {VERSIONS_OF_A_LIFE} WHERE n = ? AND epoch = ? AND ended IS NULL",
         (write.failure, write.diverged, write.n, write.epoch),
     )
     if not marked.rowcount:
@@ -143,7 +144,8 @@ def mark_stuck(ledger: Ledger, write: MarkStuck) -> Delivered | None:
 
 def yield_call(ledger: Ledger, write: Yield) -> None:
     yielded = ledger.execute(
-        "UPDATE calls SET owner = NULL, begun = begun - 1, wake_at = ? WHERE n = ? AND epoch = ? AND ended IS NULL",
+        f"UPDATE calls SET owner = NULL, begun = begun - 1, version = version + {VERSIONS_OF_A_LIFE}, wake_at = ? "
+        "WHERE n = ? AND epoch = ? AND ended IS NULL",
         (ledger.clock() - AT_ONCE, write.n, write.epoch),
     )
     if not yielded.rowcount:

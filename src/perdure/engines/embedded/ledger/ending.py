@@ -11,15 +11,15 @@ from perdure.engines.embedded.ledger.asking import withdraw_all
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.loading import inbox_after
-from perdure.engines.embedded.ledger.rows import cancellation
+from perdure.engines.embedded.ledger.rows import VERSIONS_OF_A_LIFE, cancellation
 from perdure.errors import CallFailed
 
 KEPT = "max(retain, coalesce(reuse, 0))"
 """Seconds that an ended call is kept."""
 
 END = f"""
-    UPDATE calls SET status = ?1, ended = ?2, expires = ?2 + {KEPT}, seq = seq + ?3, version = version + 1,
-        crashes = 0, owner = NULL, wake_at = NULL, {{}} = ?4
+    UPDATE calls SET status = ?1, ended = ?2, expires = ?2 + {KEPT}, seq = seq + ?3,
+        version = version + {VERSIONS_OF_A_LIFE}, crashes = 0, owner = NULL, wake_at = NULL, {{}} = ?4
     WHERE n = ?5 AND epoch = ?6"""
 
 COMPLETE, FAIL = END.format("outcome"), END.format("failure")

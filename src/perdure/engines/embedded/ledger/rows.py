@@ -19,6 +19,10 @@ Row = Sequence[Any]
 AT_ONCE = 1e10
 """A `wake_at` of `at - AT_ONCE` is below any clock: due since `at`, even when the clock is set back."""
 
+VERSIONS_OF_A_LIFE = 1_000_000
+"""More than the owner of a call can have shown of it without recording that: the row's version grows by it with each
+claim, and wherever the call leaves memory."""
+
 UNSERVED_AFTER = 30.0
 """Seconds after which a due call whose function nobody runs shows as stuck: longer than a restart takes."""
 

@@ -16,14 +16,11 @@ from perdure.engines.embedded.journal import (
 )
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.loading import attempts_of, events_of, inboxes_of
-from perdure.engines.embedded.ledger.rows import AT_ONCE, HELD, as_json, held_of
+from perdure.engines.embedded.ledger.rows import AT_ONCE, HELD, VERSIONS_OF_A_LIFE, as_json, held_of
 from perdure.engines.embedded.ledger.waiting import let_go_of_all
 
 EVENTS_REMOVED = 20_000
 """About as many events as one unit removes: other writers wait for it."""
-
-VERSIONS_OF_A_LIFE = 1_000_000
-"""A claim raises the version by more than its predecessor can have shown without recording it."""
 
 FUNCTIONS_WITH_WORK = """
     SELECT value FROM json_each(?)
