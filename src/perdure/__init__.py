@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         Stuck,
     )
     from perdure.job import Job
+    from perdure.question import Sampled
+    from perdure.sampler import OpenAISampler, Sampler
     from perdure.server import DurableMCP
     from perdure.signal import Signal
     from perdure.step import Step, step
@@ -80,6 +82,8 @@ _HOMES = {
         "Stuck",
     ),
     "perdure.job": ("Job",),
+    "perdure.question": ("Sampled",),
+    "perdure.sampler": ("OpenAISampler", "Sampler"),
     "perdure.server": ("DurableMCP",),
     "perdure.signal": ("Signal",),
     "perdure.step": ("Step", "step"),
@@ -138,6 +142,7 @@ __all__ = [
     "Job",
     "NetworkFileSystem",
     "NotRecordable",
+    "OpenAISampler",
     "OutcomeUnknown",
     "Page",
     "PayloadTooLarge",
@@ -145,6 +150,8 @@ __all__ = [
     "Principal",
     "Question",
     "Retry",
+    "Sampled",
+    "Sampler",
     "SchemaTooNew",
     "Signal",
     "Status",

@@ -21,18 +21,20 @@ from perdure.effects import ChildAsk, current_effects, running_frame
 from perdure.engine import (
     MACHINE,
     NOBODY,
+    Answer,
     CallView,
     Cancel,
     Engine,
     Page,
     Principal,
     Query,
+    Question,
     Request,
     SignalSpec,
     TimelineEntry,
 )
 from perdure.engine import Signal as Sent
-from perdure.errors import CallFailed, CallNotFound, PerdureError, Refused, Stuck
+from perdure.errors import CallEnded, CallFailed, CallNotFound, PerdureError, Refused, Stuck
 from perdure.schema import check_json
 from perdure.signal import Signal
 from perdure.step import step
@@ -232,6 +234,36 @@ class Calls:
             check_json(f"The signal {spec.name!r}", spec.schema, value)
         else:
             declared.check(value)
+
+    async def answer(self, call_id: str, value: Any, *, question: str | None = None) -> None:
+        """Answer what a call asks, from outside of its client; it is on disk when this returns.
+
+        `value` is a form's content, a `DeclinedElicitation` or a `CancelledElicitation`; for a question to a model its
+        text. `question` is its name, needed where there are several. Raises `Refused` for a value that does not fit,
+        `AlreadyAnswered` and `CallEnded`. In a body a crash may send it twice, which changes nothing.
+        """
+        asked = await self._question(call_id, question)
+        from perdure.question import answer_to
+
+        await self._answer(call_id, asked.name, answer_to(asked, value))
+
+    @_recorded
+    async def _question(self, call_id: str, name: str | None) -> Question:
+        view = await self._reached(call_id)
+        found = [question for question in view.questions if name in (None, question.name)]
+        if len(found) == 1:
+            return found[0]
+        if view.is_over:
+            raise CallEnded(view)
+        if name is None:
+            names = ", ".join(question.name for question in found)
+            raise Refused(f"Call {call_id} asks {f'several questions: {names}' if found else 'nothing'}.")
+        await self._engine().deliver(call_id, Answer(name, b"null"))  # it knows whether that was asked and answered
+        raise AssertionError("a question that is not shown took an answer")
+
+    @_recorded
+    async def _answer(self, call_id: str, name: str, value: bytes) -> None:
+        await self._engine().deliver(call_id, Answer(name, value))
 
     @_recorded
     async def cancel(self, call_id: str, *, reason: str = "") -> None:

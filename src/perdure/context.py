@@ -6,11 +6,11 @@ Both only pass on what they are asked: to the `Effects` of the body, to the `Fra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, MutableMapping
+from collections.abc import Callable, Collection, Coroutine, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from logging import Logger, LoggerAdapter
 from random import Random
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, cast, overload
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -18,17 +18,27 @@ from typing_extensions import TypeVar
 
 from perdure.core.commands import Level, NotifyChange, ReportProgress, SendLog, SetStatus
 from perdure.effects import Effects, Frame, Host, current_effects, running_frame
-from perdure.engine import Principal
-from perdure.errors import NotRecordable, PerdureError
+from perdure.engine import Principal, QuestionAsk
+from perdure.errors import InputUnavailable, NotRecordable, PerdureError
 from perdure.step import Step, step
 
 if TYPE_CHECKING:
+    from mcp.server.elicitation import ElicitationResult, UrlElicitationResult
+    from mcp_types import ModelPreferences, SamplingMessage
+    from pydantic import BaseModel
+
     from perdure.calls import Calls
+    from perdure.question import Sampled, Sampling
     from perdure.signal import Signal
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+M = TypeVar("M", bound="BaseModel")
 App = TypeVar("App", default=Any)
+
+
+_OMITTED: Any = object()
 
 
 class DurableContext(Generic[App]):
@@ -120,6 +130,96 @@ class DurableContext(Generic[App]):
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
             return await self._here.receive(signal.name, signal.decode)
 
+    # --- questions ---
+
+    async def elicit(
+        self,
+        message: str,
+        schema: type[M],
+        *,
+        name: str = "question",
+        timeout: timedelta | None = None,
+        default: M = _OMITTED,
+    ) -> ElicitationResult[M]:
+        """Ask a person. The same line of code for every client, over restarts and for days.
+
+        An answer that `schema` does not take is refused, and asked for again. `default` is taken, as if it had been
+        accepted, when the time is up; and at once where the client cannot be asked and there is no `timeout`. Without
+        one: `TimeoutError`, after seven days if `timeout` does not say otherwise, and `InputUnavailable`.
+        """
+        from perdure.question import AcceptedElicitation, Form
+
+        form = Form(name, message, schema, "refuse" if timeout is None else "wait")
+        try:
+            return await self._answer(form, timeout)
+        except (InputUnavailable, TimeoutError):
+            if default is _OMITTED:
+                raise
+            return AcceptedElicitation[M](data=default)
+
+    async def elicit_url(
+        self, message: str, url: str, elicitation_id: str = "", *, timeout: timedelta | None = None
+    ) -> UrlElicitationResult:
+        """Ask a person to open a page; accepted means that it is being opened, what happens there is told otherwise.
+
+        Raises as `elicit` does.
+        """
+        from perdure.question import Visit
+
+        visit = Visit(message, url, elicitation_id or str(self.uuid4()), "refuse" if timeout is None else "wait")
+        return await self._answer(visit, timeout)
+
+    async def sample(
+        self,
+        messages: str | Sequence[SamplingMessage],
+        *,
+        max_tokens: int = 1024,
+        system_prompt: str | None = None,
+        temperature: float | None = None,
+        model_preferences: ModelPreferences | None = None,
+        timeout: timedelta | None = None,
+    ) -> Sampled:
+        """Ask the client's model; where it cannot be asked, the server's own (`sampler=`), as a recorded step.
+
+        Raises as `elicit` does where there is neither.
+        """
+        from perdure.question import Sampling, as_messages
+
+        has_own = self._host.sampler is not None
+        sampling = Sampling(
+            messages=as_messages(messages),
+            max_tokens=max_tokens,
+            system_prompt=system_prompt,
+            temperature=temperature,
+            model_preferences=model_preferences,
+            if_unable="refuse" if has_own or timeout is None else "wait",
+            if_nobody="refuse" if has_own else "wait",
+        )
+        try:
+            return await self._answer(sampling, timeout)
+        except InputUnavailable:
+            if not has_own:
+                raise
+            return await self._sample_here(sampling)
+
+    async def _answer(self, asked: _Asked[T], timeout: timedelta | None) -> T:
+        from perdure.question import MOST_REFUSED, TIME_TO_LIVE, Unfit
+
+        refused: str | None = None
+        async with asyncio.timeout((TIME_TO_LIVE if timeout is None else timeout).total_seconds()):
+            for _ in range(MOST_REFUSED):
+                answer = await self._here.ask(asked.name, asked.digest, asked.ask(refused))
+                try:
+                    return asked.read(answer)
+                except Unfit as unfit:
+                    refused = str(unfit)
+        raise InputUnavailable(f"{MOST_REFUSED} answers to {asked.name!r} did not fit; the last one: {refused}")
+
+    async def _sample_here(self, sampling: Sampling) -> Sampled:
+        from perdure.question import sampled, sampling_step
+
+        return sampled(await sampling_step(self._host.sampler, sampling)(sampling.messages))
+
     def patched(self, change: str) -> bool:
         """True in calls that come here for the first time with this code; false in those that had passed before."""
         return self._here.patched(change)
@@ -178,6 +278,17 @@ class DurableContext(Generic[App]):
                 "In a step use current_step(), and pass plain values to it."
             )
         return self._effects
+
+
+class _Asked(Protocol[T_co]):
+    """A form, a visit or a sampling."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    def ask(self, refused: str | None) -> QuestionAsk: ...
+    def read(self, answer: bytes) -> T_co: ...
 
 
 def _json(what: str, value: object) -> bytes:

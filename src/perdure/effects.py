@@ -88,6 +88,11 @@ class Host(Protocol):
         """What the server's lifespan yielded."""
         ...
 
+    @property
+    def sampler(self) -> Any:
+        """The server's own model, a `Sampler`; None where it has none."""
+        ...
+
     def calls_of(self, caller: str | None) -> Any: ...
 
 

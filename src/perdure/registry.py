@@ -23,6 +23,7 @@ from perdure.job import Arguments as JobArguments
 from perdure.job import Job
 from perdure.key import KeyOf, key_of
 from perdure.protocol.asked import asked_context
+from perdure.sampler import Sampler
 from perdure.signal import Signal
 from perdure.tool import (
     CallOptions,
@@ -54,6 +55,8 @@ class Home(Protocol):
     def engine(self) -> Engine: ...
     @property
     def state(self) -> Any: ...
+    @property
+    def sampler(self) -> Sampler | None: ...
     def unattended(self, call_id: str, kind: Kind) -> Context[Any, Any]:
         """The SDK's context for a whole step whose request is gone."""
         ...
@@ -113,6 +116,10 @@ class Registry:
     @property
     def state(self) -> Any:
         return self._home.state
+
+    @property
+    def sampler(self) -> Any:
+        return self._home.sampler
 
     def calls_of(self, caller: str | None) -> Calls:
         return Calls(lambda: self._home.engine, caller=caller, code=self)

@@ -73,6 +73,7 @@ from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, 
 from perdure.protocol.unattended import unattended_context
 from perdure.protocol.wire import CancelNote, RequestRef, WireMiddleware, Wires, cancel_in_memory
 from perdure.registry import Plan, Registry
+from perdure.sampler import Sampler
 from perdure.store import Store
 from perdure.tool import (
     CallOptions,
@@ -110,8 +111,9 @@ class DurableMCP(MCPServer[App]):
 
     `engine` says where calls are kept: a path, `"memory:"`, a URL or an engine; else `PERDURE_ENGINE` does, else it
     is a file of the server's name in the user's data folder. `defaults` are the options of all durable functions.
-    `principal` decides who asks over HTTP. `adopt_within` is how long after its end a call that nobody was answered
-    for is handed to who asks the same. All other options are `MCPServer`'s.
+    `principal` decides who asks over HTTP. `sampler` is a model for `ctx.sample` where the client has none.
+    `adopt_within` is how long after its end a call that nobody was answered for is handed to who asks the same. All
+    other options are `MCPServer`'s.
     """
 
     calls: Calls
@@ -129,6 +131,7 @@ class DurableMCP(MCPServer[App]):
         engine: str | Path | Engine | None = None,
         defaults: CallOptions = ...,
         principal: Callable[[HTTPConnection], Principal | None] = ...,
+        sampler: Sampler | None = None,
         adopt_within: timedelta = ...,
         **mcp_server_options: Any,
     ) -> None: ...
@@ -143,6 +146,7 @@ class DurableMCP(MCPServer[App]):
         engine: str | Path | Engine | None = None,
         defaults: CallOptions = ...,
         principal: Callable[[HTTPConnection], Principal | None] = ...,
+        sampler: Sampler | None = None,
         adopt_within: timedelta = ...,
         **mcp_server_options: Any,
     ) -> None: ...
@@ -157,11 +161,13 @@ class DurableMCP(MCPServer[App]):
         engine: str | Path | Engine | None = None,
         defaults: CallOptions | None = None,
         principal: Callable[[HTTPConnection], Principal | None] | None = None,
+        sampler: Sampler | None = None,
         adopt_within: timedelta = ADOPTABLE,
         **mcp_server_options: Any,
     ) -> None:
         # All of this before the SDK's part, in which extensions add their tools.
         self.adopt_within = adopt_within
+        self.sampler = sampler
         self._where: str | Path | Engine | None = engine
         self._engine: Engine | None = None
         self._user_lifespan = _no_lifespan if lifespan is None else lifespan

@@ -37,6 +37,7 @@ class House:
     """The host of its functions: what they return goes through no annotation, and anybody may be asking."""
 
     state = "what the lifespan yielded"
+    sampler = None
 
     def __init__(self) -> None:
         self.engine = Embedded("memory:")

@@ -24,6 +24,7 @@ class NoHost:
     """The server of functions that have none."""
 
     state = None
+    sampler = None
 
     def calls_of(self, caller: str | None) -> Any:
         raise NotImplementedError

@@ -201,6 +201,8 @@ async def test_options_change_what_they_name_and_nothing_else(body: Asking) -> N
 class Server:
     state = None
 
+    sampler = None
+
     def calls_of(self, caller: str | None) -> None: ...
 
 

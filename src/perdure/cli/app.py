@@ -174,6 +174,28 @@ def signal(
 
 
 @app.command(rich_help_panel=CALLS)
+def answer(
+    id: CallId,
+    value: Annotated[
+        str | None,
+        typer.Argument(help="The form's fields as JSON; a text for a question to a model.", metavar="[JSON]"),
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="Which one, where the call asks several.")] = None,
+    decline: Annotated[bool, typer.Option("--decline", help="Decline to answer.")] = False,
+    dismiss: Annotated[bool, typer.Option("--dismiss", help="Dismiss the question without a decision.")] = False,
+    engine: FileOption = None,
+    server: ServerOption = None,
+) -> None:
+    """Answer what a call asks. Without a value it is shown what is asked."""
+    if (value is not None) + decline + dismiss > 1:
+        raise typer.BadParameter("give one of JSON, --decline and --dismiss")
+    with reported():
+        from perdure.cli.calls import answer_call
+
+        _act(answer_call(_files(engine, server), id, value, question, decline=decline, dismiss=dismiss))
+
+
+@app.command(rich_help_panel=CALLS)
 def retry(id: CallId, engine: FileOption = None, server: ServerOption = None) -> None:
     """Try again: replay a stuck call, or start a new one for a call that failed."""
     with reported():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ from perdure.cli.files import Held, find_call, opened
 from perdure.cli.output import print_json, terminal
 from perdure.cli.problem import Problem
 from perdure.cli.records import call_record, entry_record
-from perdure.cli.render import call_page, calls_table
+from perdure.cli.render import call_page, calls_table, questions_page
 from perdure.core.call import Status
-from perdure.engine import Page
+from perdure.engine import Page, Question
 
 
 async def list_calls(
@@ -68,6 +70,32 @@ async def signal_call(files: list[str], id: str, name: str, value: Any) -> None:
     async with opened(held.file) as calls:
         await calls.signal(held.view.id, name, value)
     terminal().print(f"Call {held.view.id} has the signal {name}.")
+
+
+async def answer_call(
+    files: list[str], id: str, value: str | None, name: str | None, *, decline: bool, dismiss: bool
+) -> None:
+    held = await find_call(files, id)
+    asked = [question for question in held.view.questions if name in (None, question.name)]
+    if value is None and not decline and not dismiss and not (len(asked) == 1 and asked[0].kind == "url"):
+        terminal().print(questions_page(held.view))
+        return
+    from mcp.server.elicitation import CancelledElicitation, DeclinedElicitation
+
+    said: Any = DeclinedElicitation() if decline else CancelledElicitation() if dismiss else _read(value, asked)
+    async with opened(held.file) as calls:
+        await calls.answer(held.view.id, said, question=name)
+    terminal().print(f"Call {held.view.id} has the answer.")
+
+
+def _read(value: str | None, asked: Sequence[Question]) -> Any:
+    """A text for a model's place may come as it is; everything else is JSON."""
+    try:
+        return None if value is None else json.loads(value)
+    except ValueError as error:
+        if len(asked) == 1 and asked[0].kind == "sampling":
+            return value
+        raise Problem(f"{value} is not JSON ({error}).") from None
 
 
 async def retry_call(files: list[str], id: str) -> None:

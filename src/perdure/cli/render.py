@@ -45,7 +45,7 @@ def calls_table(found: Sequence[tuple[str, CallView]], now: datetime, *, with_se
 def call_page(view: CallView, timeline: Sequence[TimelineEntry], now: datetime) -> RenderableType:
     parts: list[RenderableType] = [_heading(view), _facts(view, now)]
     if view.questions:
-        parts += [Text("Questions", "bold"), *(_question(question) for question in view.questions)]
+        parts += [questions_page(view)]
     if timeline:
         parts += [timeline_table(timeline, view.created)]
     if result := result_text(view.result):
@@ -127,8 +127,40 @@ def _facts(view: CallView, now: datetime) -> RenderableType:
     return table
 
 
+def questions_page(view: CallView) -> RenderableType:
+    """What a call asks, and how to answer."""
+    first = next(iter(view.questions), None)
+    if first is None:
+        return Text("The call asks nothing now.")
+    parts: list[RenderableType] = [Text("Questions", "bold")]
+    for question in view.questions:
+        parts += [_question(question)]
+    several = " --question NAME" if len(view.questions) > 1 else ""
+    return Group(*parts, Text(f"Answer: perdure answer {view.id}{several} {_example(first)}", "dim"))
+
+
 def _question(question: Question) -> RenderableType:
-    return Padding(Text.assemble((question.name, "yellow"), "  ", printable(question.message)), (0, 2))
+    head = Text.assemble((question.name, "yellow"), "  ", printable(question.message))
+    if question.url is not None:
+        return Padding(Group(head, printable(question.url)), (0, 2))
+    table = Table.grid(padding=(0, 2))
+    required = (question.schema or {}).get("required", ())
+    for name, field in (question.schema or {}).get("properties", {}).items():
+        kind = " | ".join(map(str, field["enum"])) if "enum" in field else str(field.get("type", ""))
+        about = str(field.get("description", ""))
+        table.add_row(printable(name), printable(kind), "" if name in required else "optional", printable(about))
+    return Padding(Group(head, Padding(table, (0, 2))) if table.rows else head, (0, 2))
+
+
+def _example(question: Question) -> str:
+    match question.kind:
+        case "form":
+            fields = ", ".join(f'"{name}": …' for name in (question.schema or {}).get("properties", {}))
+            return f"'{{{fields}}}' or --decline"
+        case "url":
+            return "or --decline"
+        case "sampling":
+            return "TEXT"
 
 
 def _trouble(entry: TimelineEntry, start: datetime) -> Text:
