@@ -13,8 +13,18 @@ from typing import Any
 
 import pytest
 
-from perdure import CallFailed, DurableContext, DurableMCP, EffectOutsideStep, Principal, step
-from perdure.testing import quiet, trial
+from perdure import (
+    CallFailed,
+    DurableContext,
+    DurableMCP,
+    EffectOutsideStep,
+    Principal,
+    Signal,
+    TryAgain,
+    current_step,
+    step,
+)
+from perdure.testing import Trial, crash_everywhere, quiet, trial
 from tests.testing import shop
 from tests.testing.shop import mcp, order, pack, weigh
 
@@ -138,6 +148,52 @@ async def test_steps_that_take_real_time_are_waited_for() -> None:
         call = await t.start("weight", {"item": "tea"})  # a plain function: it runs in a thread
         await t.settle()
         assert (await t.calls.get(call.id)).status == "completed"
+
+
+async def test_a_step_that_fails_in_real_time_waits_for_the_clock_of_the_trial() -> None:
+    async with trial(mcp) as t:
+        attempts = list[datetime]()
+
+        async def fail_once(item: str) -> str:
+            attempts.append(t.now)
+            await asyncio.sleep(0.05)
+            if len(attempts) == 1:
+                raise TryAgain("not today", after=timedelta(days=1))
+            return "at last"
+
+        t.stub(order, fail_once)
+        call = await t.start("deliver", {"item": "tea", "days": 0})
+        await t.settle()
+        assert (await t.calls.get(call.id)).status == "waiting"
+        await t.advance(timedelta(days=1))
+        assert (await call.result()).startswith("at last")
+        assert attempts[1] - attempts[0] == timedelta(days=1)
+
+
+async def test_what_a_step_asks_of_the_server_dies_with_it() -> None:
+    asking = DurableMCP[Any]("asking")
+    go = Signal("go", str, once=True)
+
+    @asking.tool(signals=[go])
+    async def wait(ctx: DurableContext) -> str:
+        return await ctx.receive(go)
+
+    @asking.tool(rerun=True)
+    async def send(call_id: str) -> str:
+        await asking.calls.signal(call_id, go, current_step().call_id)
+        return "sent"
+
+    async def scenario(t: Trial) -> tuple[bool, str]:
+        waiting = await t.start("wait", {})
+        sending = await t.start("send", {"call_id": waiting.id})
+        got = await waiting.result()
+        try:
+            return got == sending.id, await sending.result()
+        except CallFailed as failed:
+            return got == sending.id, failed.type
+
+    # It is sent again by the next life, and only where it had arrived that is one too many.
+    assert set(await crash_everywhere(asking, scenario)) == {(True, "sent"), (True, "CallEnded")}
 
 
 async def test_a_step_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

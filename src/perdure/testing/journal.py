@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from perdure.effects import running_frame
 from perdure.engines.embedded.journal import (
     Append,
     AppendChild,
@@ -45,7 +46,7 @@ class TrialJournal(MemoryJournal):
         self._process = 0
 
     def write(self, write: Write[Any], then: Then) -> None:
-        if not isinstance(write, FROM_OUTSIDE):
+        if not isinstance(write, FROM_OUTSIDE) or _asked_by_a_step():
             self._write(write, then)
             return
         asked = _Asked(write, then, self._life)
@@ -102,6 +103,12 @@ class _Asked:
     then: Then
     life: int
     done: tuple[Any, BaseException | None] | None = None
+
+
+def _asked_by_a_step() -> bool:
+    """A step dies with its process, and so does what it asks for."""
+    frame = running_frame.get()
+    return frame is not None and frame.call_id is not None
 
 
 def spell(write: Write[Any]) -> str:

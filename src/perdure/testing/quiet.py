@@ -14,6 +14,9 @@ T = TypeVar("T")
 PATIENCE = 5.0
 """Real seconds that a step gets which does real I/O."""
 
+LOOK = 0.01
+"""Real seconds between two looks at such a step: one that fails goes on waiting, for its next attempt."""
+
 QUIET_ROUNDS = 200
 """Rounds of the event loop without a write, after which what still goes round is somebody's busy waiting."""
 
@@ -70,7 +73,7 @@ async def until_quiet(engine: TrialEngine) -> None:
             return
         # What else could still come comes from their I/O or threads: the loop had nothing left to do.
         tasks: list[asyncio.Task[Any]] = [task for call in running for task in call.steps_running]
-        done, _ = await asyncio.wait(tasks, timeout=patience - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
         if not done and loop.time() >= patience:
             steps = [f"{name!r} of call {call.call_id}" for call in engine.running() for name in call.names_running]
             raise StillRunning(steps, PATIENCE)
