@@ -17,6 +17,7 @@ from typing import Any
 from perdure.servers.standins.faults import Cut, Down, Refuse, Schedule, Slow
 
 COUNTS = "/_counts"
+EFFECTS = "/_effects"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,20 @@ class Counts:
 
 
 class Standin:
-    """Listens on 127.0.0.1; `answer` says what, the schedule says how it goes wrong."""
+    """Listens on 127.0.0.1; `answer` says what, the schedule says how it goes wrong.
 
-    def __init__(self, answer: Callable[[Asked, str], Reply], schedule: Schedule | None = None) -> None:
+    `effects` is what its requests have changed so far, as JSON.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Asked, str], Reply],
+        schedule: Schedule | None = None,
+        effects: Callable[[], Any] = dict[str, Any],
+    ) -> None:
         self.counts: dict[str, Counts] = defaultdict(Counts)
         self._answer = answer
+        self._effects = effects
         self._schedule = schedule or Schedule()
         self._port = 0
         self._listener: asyncio.Server | None = None
@@ -97,8 +107,8 @@ class Standin:
         self._connections.add(task)
         try:
             await self._serve(await _read(reader), writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone, or was only looking whether somebody listens
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has gone, or was only looking whether somebody listens; or this ends
         finally:
             writer.close()
             self._connections.discard(task)
@@ -107,6 +117,9 @@ class Standin:
         if asked.path == COUNTS:
             counts = {path: asdict(counts) for path, counts in self.counts.items()}
             await _send(Reply(counts).to_bytes(), writer)
+            return
+        if asked.path == EFFECTS:
+            await _send(Reply(self._effects()).to_bytes(), writer)
             return
         counts = self.counts[asked.path.partition("?")[0]]
         counts.received += 1

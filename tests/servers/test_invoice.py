@@ -1,0 +1,434 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from perdure.servers.billing import Decision, Policy
+from perdure.servers.invoice import invoice_server, mcp
+from perdure.servers.invoice_jobs import decision
+from perdure.servers.standins.faults import Cut, Down, Fault, Refuse, Slow, by_chance
+from perdure.testing import Trial, crash_everywhere, trial
+from tests.servers.invoice_services import Services, invoice, services
+from tests.servers.processes import Refusal, ask
+
+DAY = timedelta(days=1)
+SMALL = invoice(("pens", "9.90"), ("ink", "90.09"))
+LARGE = invoice(("hosting", "250.00"), ("pens", "9.90"))
+
+
+@pytest.fixture
+async def work(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[Services, Trial]]:
+    async with services(monkeypatch) as found, trial(mcp) as t:
+        yield found, t
+
+
+@asynccontextmanager
+async def failing(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    erp: list[Fault | None] | None = None,
+    payments: list[Fault | None] | None = None,
+) -> AsyncGenerator[tuple[Services, Trial]]:
+    async with services(monkeypatch, erp=erp or [], payments=payments or []) as found, trial(mcp) as t:
+        yield found, t
+
+
+async def sent(t: Trial, given: dict[str, Any]) -> str:
+    """The id of an invoice's call, which has gone as far as it can without time or people."""
+    call_id: str = (await ask(t.client, "process_invoice", **given))["call_id"]
+    await t.settle()
+    return call_id
+
+
+async def state(t: Trial, call_id: str) -> str:
+    return (await ask(t.client, "invoice_status", call_id=call_id))["state"]
+
+
+async def lines(t: Trial, call_id: str) -> dict[str, str]:
+    status = await ask(t.client, "invoice_status", call_id=call_id)
+    return {line["description"]: line["state"] for line in status["lines"]}
+
+
+# --- the policy -----------------------------------------------------------------------------------
+
+
+async def test_an_invoice_under_a_hundred_is_approved_by_policy(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, SMALL)
+
+    status = await ask(t.client, "invoice_status", call_id=call_id)
+    assert (status["state"], status["total"], found.paid) == ("PAID", "99.99", ["ink", "pens"])
+    assert (status["decision"]["approved"], status["decision"]["by"]) == (True, "policy")
+
+
+@pytest.mark.parametrize("amounts", [("100",), ("99.99", "0.01"), ("33.34",) * 3])
+async def test_from_a_total_of_a_hundred_on_a_person_is_asked(
+    amounts: tuple[str, ...], work: tuple[Services, Trial]
+) -> None:
+    found, t = work
+    call_id = await sent(t, invoice(*((f"line {n}", amount) for n, amount in enumerate(amounts))))
+
+    assert await state(t, call_id) == "PENDING-APPROVAL"
+    assert found.paid == []
+
+
+async def test_money_is_decimal(work: tuple[Services, Trial]) -> None:
+    _, t = work
+    call_id = await sent(t, invoice(*((f"line {n}", "0.10") for n in range(3))))
+    assert (await ask(t.client, "invoice_status", call_id=call_id))["total"] == "0.30"
+
+
+# --- deciding -------------------------------------------------------------------------------------
+
+
+async def test_an_invoice_that_is_approved_on_the_fourth_day_is_paid(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, LARGE)
+    await t.advance(4 * DAY)
+    assert await state(t, call_id) == "PENDING-APPROVAL"
+
+    await ask(t.client, "approve_invoice", call_id=call_id, note="as agreed")
+    await t.settle()
+
+    status = await ask(t.client, "invoice_status", call_id=call_id)
+    assert (status["state"], status["decision"]["note"]) == ("PAID", "as agreed")
+    assert found.paid == ["hosting", "pens"]
+
+
+async def test_a_rejected_invoice_is_not_paid(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, LARGE)
+    await ask(t.client, "reject_invoice", call_id=call_id, reason="not ours")
+    await t.settle()
+
+    status = await ask(t.client, "invoice_status", call_id=call_id)
+    assert (status["state"], status["decision"]["note"], found.paid) == ("REJECTED", "not ours", [])
+
+
+async def test_after_five_days_the_policy_rejects(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, LARGE)
+    await t.advance(5 * DAY - timedelta(seconds=10))
+    assert await state(t, call_id) == "PENDING-APPROVAL"
+    await t.advance(timedelta(seconds=10))
+
+    status = await ask(t.client, "invoice_status", call_id=call_id)
+    assert (status["state"], status["decision"]["by"], found.paid) == ("EXPIRED", "policy", [])
+    with pytest.raises(Refusal, match=r"Too late: .* it is EXPIRED"):
+        await ask(t.client, "approve_invoice", call_id=call_id)
+
+
+async def test_another_policy_approves_after_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    lenient = invoice_server(policy=Policy(on_expiry="approve", patience=DAY))
+    async with services(monkeypatch) as found, trial(lenient) as t:
+        call_id = await sent(t, LARGE)
+        await t.advance(DAY)
+        assert (await state(t, call_id), found.paid) == ("PAID", ["hosting", "pens"])
+
+
+async def test_an_approval_before_the_invoice_is_ready_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with failing(monkeypatch, erp=[Refuse(503, "3600")]) as (found, t):
+        call_id = await sent(t, LARGE)
+        assert await state(t, call_id) == "PENDING-VALIDATION"
+        await ask(t.client, "approve_invoice", call_id=call_id)
+        assert found.paid == []
+
+        await t.advance(timedelta(hours=1))
+        assert (await state(t, call_id), found.paid) == ("PAID", ["hosting", "pens"])
+
+
+async def test_a_rejection_before_the_invoice_is_ready_beats_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with failing(monkeypatch, erp=[Refuse(503, "3600")]) as (found, t):
+        call_id = await sent(t, SMALL)
+        await ask(t.client, "reject_invoice", call_id=call_id)
+        await t.advance(timedelta(hours=1))
+        assert (await state(t, call_id), found.paid) == ("REJECTED", [])
+
+
+@pytest.mark.parametrize("first", ["approve_invoice", "reject_invoice"])
+@pytest.mark.parametrize("second", ["approve_invoice", "reject_invoice"])
+async def test_a_second_decision_is_refused_with_the_state(
+    first: str, second: str, work: tuple[Services, Trial]
+) -> None:
+    _, t = work
+    due = (t.now + 30 * DAY).isoformat()
+    call_id = await sent(t, invoice(("hosting", "250", due)))
+    await ask(t.client, first, call_id=call_id)
+    await t.settle()
+
+    reached = "PAYING" if first == "approve_invoice" else "REJECTED"
+    with pytest.raises(Refusal, match=f"Too late: this invoice has been decided already; it is {reached}"):
+        await ask(t.client, second, call_id=call_id)
+    assert await state(t, call_id) == reached
+
+
+async def test_what_the_policy_decided_is_decided(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, invoice(("pens", "9.90", (t.now + DAY).isoformat())))
+    with pytest.raises(Refusal, match="it is PAYING"):
+        await ask(t.client, "reject_invoice", call_id=call_id)
+    await t.advance(DAY)
+    assert found.paid == ["pens"]
+
+
+async def test_of_racing_decisions_one_wins(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, LARGE)
+    answers = await asyncio.gather(
+        *(ask(t.client, f"{verb}_invoice", call_id=call_id) for verb in ["approve", "reject"] * 5),
+        return_exceptions=True,
+    )
+    await t.settle()
+
+    refusals = [str(answer) for answer in answers if isinstance(answer, Refusal)]
+    won = answers.index(next(answer for answer in answers if not isinstance(answer, BaseException)))
+    assert len(refusals) == 9
+    assert all("decided already" in refusal for refusal in refusals)
+    assert await state(t, call_id) == ("REJECTED" if won % 2 else "PAID")
+    assert found.paid == ([] if won % 2 else ["hosting", "pens"])
+
+
+async def test_what_is_no_invoice_cannot_be_decided_upon(work: tuple[Services, Trial]) -> None:
+    _, t = work
+    await sent(t, SMALL)
+    line = (await t.calls.find(tool="pay_line", limit=1)).calls[0]
+    for tool in "approve_invoice", "reject_invoice", "invoice_status":
+        with pytest.raises(Refusal, match="There is no invoice nonsense"):
+            await ask(t.client, tool, call_id="nonsense")
+        with pytest.raises(Refusal, match=f"Call {line.id} is no invoice"):
+            await ask(t.client, tool, call_id=line.id)
+
+
+# --- validation -----------------------------------------------------------------------------------
+
+
+async def test_validation_outlives_every_fault_of_the_erp(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with failing(monkeypatch, erp=[Refuse(503), Refuse(429, "60"), Cut(), Down(0.2)]) as (found, t):
+        call_id = await sent(t, SMALL)
+        await t.advance(timedelta(hours=1))
+        assert (await state(t, call_id), found.paid) == ("PAID", ["ink", "pens"])
+
+
+async def test_an_invoice_that_the_erp_does_not_take_fails_and_may_be_sent_again(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, invoice(("pens", "9.90"), customer="nobody"))
+    status = await ask(t.client, "invoice_status", call_id=call_id)
+    assert (status["state"], found.paid) == ("FAILED", [])
+    assert "there is no customer nobody" in status["problem"]
+    with pytest.raises(Refusal, match="it is FAILED"):
+        await ask(t.client, "approve_invoice", call_id=call_id)
+
+    mended = await sent(t, invoice(("pens", "9.90"), customer="ann"))
+    assert (await state(t, mended), found.paid) == ("PAID", ["pens"])
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (invoice(), "at least 1 item"),
+        (invoice(("pens", "0")), "greater than 0"),
+        (invoice(("pens", "-5")), "greater than 0"),
+        (invoice(("pens", "1.005")), "no more than 2 decimal places"),
+        (invoice(("pens", "NaN")), "finite number"),
+        (invoice(("pens", "much")), "valid decimal"),
+        (invoice(("pens", "1", "soon")), "valid datetime"),
+        (invoice(("pens", "1"), number=""), "at least 1 character"),
+    ],
+)
+async def test_what_is_no_invoice_is_refused(given: dict[str, Any], problem: str, work: tuple[Services, Trial]) -> None:
+    found, t = work
+    with pytest.raises(Refusal, match=problem):
+        await ask(t.client, "process_invoice", **given)
+    assert found.validations == 0
+
+
+# --- one call per invoice -------------------------------------------------------------------------
+
+
+async def test_an_invoice_that_is_sent_again_is_the_same_call(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    first = await sent(t, SMALL)
+    await t.advance(300 * DAY)
+    assert await sent(t, SMALL) == first
+    assert (found.validations, found.paid) == (1, ["ink", "pens"])
+
+
+async def test_another_invoice_of_the_same_id_is_refused(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    await sent(t, SMALL)
+    with pytest.raises(Refusal, match="'invoice-7' of 'invoice' belongs to a call with other arguments"):
+        await ask(t.client, "process_invoice", **LARGE)
+    assert found.paid == ["ink", "pens"]
+
+
+# --- paying ---------------------------------------------------------------------------------------
+
+
+async def test_each_line_is_paid_when_it_is_due(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    soon, later = ((t.now + days * DAY).strftime("%Y-%m-%dT%H:%M:%SZ") for days in (3, 40))
+    call_id = await sent(t, invoice(("past", "1"), ("later", "2", later), ("soon", "3", soon)))
+    assert await lines(t, call_id) == {"past": "PAID", "later": "WAITING", "soon": "WAITING"}
+    assert found.paid == ["past"]
+
+    await t.advance(3 * DAY)
+    assert (await state(t, call_id), found.paid) == ("PAYING", ["past", "soon"])
+    await t.advance(37 * DAY)
+    assert (await state(t, call_id), found.paid) == ("PAID", ["later", "past", "soon"])
+
+
+@pytest.mark.parametrize(
+    "due", ["2020-01-01", "2020-01-01T00:00:00", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"]
+)
+async def test_what_was_due_in_the_past_is_paid_at_once(due: str, work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, invoice(("pens", "1", due)))
+    assert (await state(t, call_id), found.paid) == ("PAID", ["pens"])
+
+
+async def test_a_line_that_is_forced_is_paid_now(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    never = "9999-12-31T23:59:59Z"
+    call_id = await sent(t, invoice(("a", "1", never), ("b", "2", never)))
+
+    assert await ask(t.client, "force_payment", call_id=call_id, line=2) == {"result": "Line 2 is paid now."}
+    await t.settle()
+    assert (await state(t, call_id), await lines(t, call_id)) == ("PAYING", {"a": "WAITING", "b": "PAID"})
+    with pytest.raises(Refusal, match="Too late: line 2 is PAID"):
+        await ask(t.client, "force_payment", call_id=call_id, line=2)
+
+    await ask(t.client, "force_payment", call_id=call_id, line=1)
+    await t.settle()
+    assert (await state(t, call_id), found.paid) == ("PAID", ["a", "b"])
+    with pytest.raises(Refusal, match="this invoice is PAID"):
+        await ask(t.client, "force_payment", call_id=call_id, line=1)
+
+
+async def test_no_payment_is_forced_before_it_is_approved(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, LARGE)
+    with pytest.raises(Refusal, match="No payment can be forced: this invoice is PENDING-APPROVAL"):
+        await ask(t.client, "force_payment", call_id=call_id, line=1)
+    for line in 0, 3:
+        with pytest.raises(Refusal, match=f"There is no line {line}: this invoice has the lines 1 to 2"):
+            await ask(t.client, "force_payment", call_id=call_id, line=line)
+    await t.settle()
+    assert found.paid == []
+
+
+async def test_a_line_that_cannot_be_paid_is_told_and_the_others_are_paid(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, invoice(("pens", "1"), ("a yacht", "10001"), ("ink", "2")))
+    await ask(t.client, "approve_invoice", call_id=call_id)
+    await t.settle()
+
+    status = await ask(t.client, "invoice_status", call_id=call_id)
+    assert (status["state"], await lines(t, call_id)) == (
+        "FAILED",
+        {"pens": "PAID", "a yacht": "FAILED", "ink": "PAID"},
+    )
+    assert "a yacht: more than 10000" in status["lines"][1]["problem"]
+    assert found.paid == ["ink", "pens"]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param([Refuse(503)], id="refused, and not paid"),
+        pytest.param([None, Cut()], id="paid, and the answer is lost"),
+        pytest.param([None, Cut(), Refuse(503), Refuse(503)], id="paid, and nobody says so for a while"),
+        pytest.param([Down(0.2)], id="down"),
+        pytest.param([Slow(0.2)], id="slow"),
+    ],
+)
+async def test_a_payment_whose_outcome_is_unknown_is_looked_for(
+    faults: list[Fault | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with failing(monkeypatch, payments=faults) as (found, t):
+        call_id = await sent(t, invoice(("pens", "9.90")))
+        await t.advance(DAY)
+        assert (await state(t, call_id), found.paid) == ("PAID", ["pens"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_each_line_is_paid_once_whatever_goes_wrong_by_chance(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = list(islice(by_chance(seed, [Refuse(503), Refuse(429, "30"), Cut()]), 200))
+    async with failing(monkeypatch, erp=chance[:20], payments=chance[20:]) as (found, t):
+        call_id = await sent(t, invoice(*((f"line {n}", "9") for n in range(8))))
+        await t.advance(DAY)
+        assert (await state(t, call_id), found.paid) == ("PAID", [f"line {n}" for n in range(8)])
+
+
+async def test_a_payment_of_which_nobody_can_say_whether_it_happened_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with failing(monkeypatch, payments=[None, Cut(), *[Refuse(403)] * 99]) as (_, t):
+        call_id = await sent(t, invoice(("pens", "9.90")))
+        await t.advance(DAY)
+        assert (await state(t, call_id), await lines(t, call_id)) == ("FAILED", {"pens": "UNKNOWN"})
+
+
+async def test_a_cancelled_invoice_pays_nothing_more(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    call_id = await sent(t, invoice(("now", "1"), ("later", "2", (t.now + DAY).isoformat())))
+    await t.calls.cancel(call_id, reason="a mistake")
+    await t.advance(2 * DAY)
+
+    status = await ask(t.client, "invoice_status", call_id=call_id)
+    assert (status["state"], found.paid) == ("CANCELLED", ["now"])
+    assert await lines(t, call_id) == {"now": "PAID", "later": "WAITING"}
+    assert "a mistake" in status["problem"]
+
+
+# --- crashes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_wherever_it_crashes_an_approved_invoice_is_paid_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with services(monkeypatch) as found:
+
+        async def approved(t: Trial) -> tuple[str, str, int]:
+            before = len(found.paid)
+            later = (t.now + 9 * DAY).isoformat()
+            given = invoice(("now", "250.00"), ("later", "9.90", later))
+            started = await (await t.start("process_invoice", given)).result()
+            await t.advance(4 * DAY)
+            said = await (await t.start("approve_invoice", {"call_id": started.call_id})).result()
+            await t.advance(6 * DAY)
+            status = await t.calls.result(started.call_id)
+            return said, status.state, len(found.paid) - before
+
+        ends = await crash_everywhere(mcp, approved)
+        assert set(ends) == {("The invoice is approved.", "PAID", 2)}
+        assert len(ends) > 40
+
+
+@pytest.mark.slow
+async def test_wherever_it_crashes_an_invoice_expires_to_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def expired(t: Trial) -> tuple[str, bool]:
+        call = await t.start("invoice", LARGE)
+        await t.advance(6 * DAY)
+        status = await call.result()
+        return status.state, status.decision.approved
+
+    async with services(monkeypatch) as found:
+        assert set(await crash_everywhere(mcp, expired)) == {("EXPIRED", False)}
+        assert found.paid == []
+
+
+async def test_an_approval_on_the_fourth_day_counts_though_nobody_works_until_the_sixth(
+    work: tuple[Services, Trial],
+) -> None:
+    found, t = work
+    call_id = await sent(t, LARGE)
+    await t.advance(4 * DAY)
+    await t.calls.signal(call_id, decision, Decision(approved=True))
+    await t.crash()
+    await t.advance(2 * DAY)
+    assert (await state(t, call_id), found.paid) == ("PAID", ["hosting", "pens"])
