@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from perdure.datafile import data_folder
+from tests.cli import shop
 from tests.cli.commands import ended, finish, perdure, read_json, start, worker
 
 
@@ -129,6 +132,74 @@ def test_a_second_decision_is_refused() -> None:
 
     assert perdure("signal", call, "decision", "true").exit_code == 0
     assert "decided already" in perdure("signal", call, "decision", "false").stderr
+
+
+def asking(tool: str) -> str:
+    """A call of the shop that has asked, and that nobody runs."""
+
+    async def run() -> str:
+        shop.mcp.engine = os.environ["PERDURE_ENGINE"]
+        async with shop.mcp.serving():
+            call = await shop.mcp.calls.start(tool, {})
+            async with asyncio.timeout(20):
+                async for view in shop.mcp.calls.watch(call.id):
+                    if view.questions:
+                        return call.id
+            raise AssertionError("it asks nothing")
+
+    return asyncio.run(run())
+
+
+def test_a_question_is_shown_with_its_fields_and_the_way_to_answer() -> None:
+    call = asking("wrap")
+
+    page, asked = perdure("call", call).stdout, perdure("answer", call)
+
+    for shown in (page, asked.stdout):
+        assert "Is it a gift?" in shown
+        assert ["wrapped", "boolean", "In", "paper"] in [line.split() for line in shown.splitlines()]
+        assert ["card", "string", "optional"] in [line.split() for line in shown.splitlines()]
+        assert f"perdure answer {call}" in shown
+    assert asked.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "result"),
+    [
+        ("wrap", ['{"wrapped": true, "card": "to you"}'], "True to you"),
+        ("wrap", ['{"wrapped": false}', "--question", "gift"], "False "),
+        ("wrap", ["--decline"], "decline"),
+        ("wrap", ["--dismiss"], "cancel"),
+        ("praise", ["It is good."], "It is good."),
+        ("sign_in", [], "accept"),
+    ],
+)
+def test_an_answer_reaches_a_call_that_another_process_runs(
+    file: Path, tool: str, arguments: list[str], result: str
+) -> None:
+    call = asking(tool)
+    with worker(file):
+        answered = perdure("answer", call, *arguments)
+        record = ended(call)
+
+    assert answered.exit_code == 0, answered.output
+    assert record["result"]["content"][0]["text"] == result
+
+
+def test_an_answer_that_does_not_fit_is_refused() -> None:
+    call = asking("wrap")
+
+    assert "does not take this value" in perdure("answer", call, '{"wrapped": "perhaps"}').stderr
+    assert "is not JSON" in perdure("answer", call, "yes").stderr
+    assert "asks no question" in perdure("answer", call, "{}", "--question", "gifts").stderr
+    assert perdure("answer", call, "{}", "--decline").exit_code == 2
+
+
+def test_a_second_answer_is_refused() -> None:
+    call = asking("wrap")
+
+    assert perdure("answer", call, "--decline").exit_code == 0
+    assert "decided already" in perdure("answer", call, "--decline", "--question", "gift").stderr
 
 
 def test_what_is_no_json_is_a_wrong_use() -> None:
