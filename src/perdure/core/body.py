@@ -250,6 +250,9 @@ class Body:
     def _wind_up(self) -> None:
         """The body has returned: cancel the tasks that it left, close its generators, and wait until all have ended."""
         loop = self._loop
+        if self._main is not None and loop.had_only(self._main):
+            self._end()
+            return
         while all(task.done() for task in self._leftovers):
             self._leftovers = [*loop.live_tasks()] or loop.close_generators()
             if not self._leftovers:
@@ -407,8 +410,10 @@ class Body:
         )
 
     def _next_key(self) -> str:
-        self._check_place()
-        branch = self._loop.branch()
+        loop = self._loop
+        if loop.is_dying or asyncio._get_running_loop() is not loop:
+            self._check_place()
+        branch = loop.branch()
         branch.asks += 1
         return f"{branch.path}/{branch.asks}"
 

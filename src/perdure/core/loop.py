@@ -76,7 +76,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """Of callbacks, which run in no task."""
         self._tasks: list[BodyTask] = []
         self._prune_at = 16
-        self._generators = OpenGenerators()
+        self._generators: OpenGenerators | None = None
         self.is_dying = False
         """The body was dropped: its coroutines are made to leave, or have left."""
         self._gone = False
@@ -97,13 +97,14 @@ class BodyLoop(asyncio.AbstractEventLoop):
         if not self._ready and not self._idle:
             return
         ready = self._ready = deque(self._ready)
-        ready.extend(self._idle)
-        self._idle.clear()
+        if self._idle:
+            ready.extend(self._idle)
+            self._idle.clear()
         self._releases_left = MOST_RELEASES
         left = self.callbacks_left
         outer = self._enter()
         try:
-            while ready or self._release(ready):
+            while ready or (self._idle and self._release(ready)):
                 if not left:
                     raise Spinning(self.call_id, MOST_CALLBACKS)
                 left -= 1
@@ -135,7 +136,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         return True
 
     def _release(self, ready: deque[asyncio.Handle]) -> bool:
-        if not self._idle or not self._releases_left:
+        if not self._releases_left:
             return False
         self._releases_left -= 1
         self._released = len(self._idle)
@@ -270,6 +271,10 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def set_task_factory(self, factory: Any) -> None:
         raise RuntimeError("The tasks of a body are made by perdure, so that they replay in order.")
 
+    def had_only(self, task: BodyTask) -> bool:
+        """No other task and no generator, as most bodies: nothing is left when that task is done."""
+        return len(self._tasks) == 1 and self._tasks[0] is task and self._generators is None
+
     def live_tasks(self) -> list[BodyTask]:
         """In the order in which they were made."""
         self._tasks = [task for task in self._tasks if not task.done()]
@@ -322,10 +327,12 @@ class BodyLoop(asyncio.AbstractEventLoop):
     # --- async generators ---
 
     def _begin_generator(self, generator: Any) -> None:
+        if self._generators is None:
+            self._generators = OpenGenerators()
         self._generators.begin(generator, self.branch().next_generator())
 
     def _lose_generator(self, generator: Any) -> None:
-        if self._gone:
+        if self._gone or self._generators is None:
             return
         path = self._generators.lose(generator, now=asyncio._get_running_loop() is self and not self.is_dying)
         if path is not None:
@@ -333,7 +340,10 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def close_generators(self) -> list[BodyTask]:
         """Begin to close those that the body left open."""
-        return [self._close(generator, path) for path, generator in self._generators.take_all()]
+        return [self._close(generator, path) for path, generator in self._take_generators()]
+
+    def _take_generators(self) -> list[tuple[str, AsyncGeneratorType[Any, Any]]]:
+        return [] if self._generators is None else self._generators.take_all()
 
     def _close(self, generator: AsyncGeneratorType[Any, Any], path: str) -> BodyTask:
         return self._add_task(BodyTask(generator.aclose(), self, Branch(path), copy_context(), closes=True))
@@ -361,7 +371,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
                 if not task.done():
                     task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]  # in no stub
                     interrupt = expel(task.get_coro(), task.home, self.call_id) or interrupt
-            while left_open := self._generators.take_all():
+            while left_open := self._take_generators():
                 for _, generator in reversed(left_open):
                     interrupt = expel_generator(generator, self.call_id) or interrupt
         finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import json.encoder
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
@@ -84,5 +85,9 @@ def _spell_out(value: Any, inside: tuple[int, ...]) -> Any:
 
 
 # Escaped to ASCII, because `repr` follows the Unicode tables, which differ between Pythons.
-_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=_spell).encode
+_encoder = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=_spell)
+# What `json` makes anew for each value. Nothing is remembered: a value within itself ends in a RecursionError.
+_make = vars(json.encoder)["c_make_encoder"]
+_parts = _make and _make(None, _spell, json.encoder.encode_basestring_ascii, None, ":", ",", True, False, True)
+_encode: Callable[[Any], str] = _encoder.encode if _parts is None else lambda value: "".join(_parts(value, 0))
 _NOTHING = _hash("")

@@ -390,7 +390,7 @@ class BodyCall(LiveCall):
             for notice in notices:
                 self.ground.notify(Notice(self.call_id, notice))
 
-        self.finish(end, events, rows, said, keeps_key=keeps, **written)
+        self.finish(end, events, rows, said if notices else None, keeps_key=keeps, **written)
         if body is not None:
             body.drop()
         if check:

@@ -81,7 +81,10 @@ class SqliteJournal:
     def write(self, write: Write[Any], then: Then) -> None:
         if self._soon:
             self._send_soon()
-        self._open_writer.put(write, then)
+        writer = self._writer
+        if writer is None:
+            raise self._is_not_open()
+        writer.put(write, then)
 
     def write_soon(self, write: Write[None]) -> None:
         if not self._soon:

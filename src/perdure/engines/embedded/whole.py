@@ -72,6 +72,8 @@ class WholeCall(LiveCall):
             self.refused(error)
         elif not self.left:
             self._end_with(task.result())
+        # The task knows its context, in which the step is, which knows us: only the collector would undo that.
+        self._task = self._step = None
 
     def _stopped(self) -> None:
         assert self._step is not None
