@@ -59,6 +59,7 @@ from perdure.protocol.answer import prompt_error, resource_error, tool_error
 from perdure.protocol.asked import asked_context, asked_raw, asking, request_of
 from perdure.protocol.callers import MACHINE, Doors, caller_of
 from perdure.protocol.gateway import Gateway
+from perdure.protocol.handoff import Handoff, handoff_of
 from perdure.protocol.lifetime import Life, Lifetime
 from perdure.protocol.outcomes import (
     prompt_messages,
@@ -68,8 +69,10 @@ from perdure.protocol.outcomes import (
     tool_outcome,
     tool_result,
 )
+from perdure.protocol.replies import Finished, HandedOff, Reply
 from perdure.protocol.sdk import RequestContext, close_listens, registered_tool
 from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
+from perdure.protocol.tasks import Tasks
 from perdure.protocol.unattended import unattended_context
 from perdure.protocol.wire import CancelNote, RequestRef, WireMiddleware, Wires, cancel_in_memory
 from perdure.registry import Plan, Registry
@@ -183,6 +186,7 @@ class DurableMCP(MCPServer[App]):
         self._wires = Wires(on_cancel=self._cancelled, on_resumed=self._resumed, on_session_ended=self._session_ended)
         self._session_managers: list[StreamableHTTPSessionManager] = []
         self.calls = Calls(lambda: self.engine, caller=EVERYONE, code=self._registry)
+        mcp_server_options["extensions"] = [*(mcp_server_options.get("extensions") or ()), Tasks(self)]
         mcp_server_options["middleware"] = [self._hear_cancels, *(mcp_server_options.get("middleware") or ())]
         super().__init__(name, title, description, instructions, lifespan=_entered_by_the_sdk, **mcp_server_options)
 
@@ -509,9 +513,10 @@ class DurableMCP(MCPServer[App]):
             raise
         except Exception as error:
             raise UnexpectedToolError(f"Error executing tool {name}") from error
+        handoff = handoff_of(durable, request_of(context))
         with asking(context, arguments):
             try:
-                return tool_result(await self._call(durable, arguments, values))
+                return _rendered(await self._reply(durable, arguments, values, handoff), handoff)
             except Exception as error:
                 raise tool_error(name, error) from error
 
@@ -530,11 +535,22 @@ class DurableMCP(MCPServer[App]):
             return await super().read_resource(uri, context)
 
     async def _call(self, durable: Durable, raw: Mapping[str, Any], values: dict[str, Any]) -> bytes:
-        request = request_of(asked_context())
-        encoded = durable.parameters.encode(raw, values)
-        reply = await self._lifetime.current.gateway.call(durable, encoded, request)
+        reply = await self._reply(durable, raw, values, None)
         assert reply.view.outcome is not None
         return reply.view.outcome
+
+    async def _reply(
+        self, durable: Durable, raw: Mapping[str, Any], values: dict[str, Any], handoff: Handoff | None
+    ) -> Reply:
+        request = request_of(asked_context())
+        encoded = durable.parameters.encode(raw, values)
+        handoff_after = None if handoff is None else handoff.after
+        return await self._lifetime.current.gateway.call(durable, encoded, request, handoff_after)
+
+    def calls_for(self, ctx: RequestContext) -> Calls:
+        """The calls of whoever sent a request."""
+        caller = caller_of(ctx, self._doors_of(ctx))
+        return Calls(lambda: self.engine, caller=caller.id, principal=caller.principal, code=self._registry)
 
     @contextmanager
     def _ordinarily(self, name: str, context: Context[Any, Any] | None) -> Generator[None]:
@@ -572,6 +588,15 @@ async def _no_lifespan(_: object) -> AsyncGenerator[dict[str, Any]]:
 
 def _entered_by_the_sdk(server: MCPServer[Any]) -> AbstractAsyncContextManager[Any]:
     return cast("DurableMCP[Any]", server).entered()
+
+
+def _rendered(reply: Reply, handoff: Handoff | None) -> Any:
+    """What the SDK sends for a tool's reply."""
+    if isinstance(reply, HandedOff) and handoff is not None:
+        return handoff.reply(reply.view)
+    assert isinstance(reply, Finished)
+    assert reply.view.outcome is not None
+    return tool_result(reply.view.outcome)
 
 
 def _refuse_in_body(what: str) -> None:

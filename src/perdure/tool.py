@@ -36,6 +36,10 @@ log = logging.getLogger("perdure")
 
 Kind = Literal["tool", "prompt", "resource", "job"]
 Way = Literal["body", "whole step", "ordinary"]
+TaskSupport = Literal["optional", "required", "forbidden"]
+
+HANDOFF = timedelta(seconds=45)
+"""How long a request waits that has another way to its answer: less than any known client's time-out."""
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -51,7 +55,7 @@ class CallOptions(TypedDict, total=False):
     deadline: timedelta
     retry: Retry
     rerun: bool
-    task: Literal["optional", "required", "forbidden"]
+    task: TaskSupport
     handoff_after: timedelta | None
     on_disconnect: Literal["continue", "cancel"]
     identical: Literal["separate", "attach"]
@@ -101,6 +105,8 @@ class Options:
     deadline: timedelta | None
     retry: Retry
     rerun: bool
+    task: TaskSupport
+    handoff_after: timedelta | None
     on_disconnect: Literal["continue", "cancel"]
     attach_identical: bool
     retain: timedelta
@@ -124,6 +130,9 @@ def resolve(way: Way, read_only: bool, idempotent: bool, options: CallOptions, d
         raise ValueError("deadline= must be longer than nothing")
     if retain <= timedelta(0):
         raise ValueError("retain= must be longer than nothing")
+    handoff_after = both.get("handoff_after", HANDOFF)
+    if handoff_after is not None and handoff_after < timedelta(0):
+        raise ValueError("handoff_after= cannot be negative; None never hands a request off")
     if reuse is not None and reuse < timedelta(0):
         raise ValueError("reuse= cannot be negative")
     if reuse is not None and reuse > retain:
@@ -137,6 +146,8 @@ def resolve(way: Way, read_only: bool, idempotent: bool, options: CallOptions, d
         deadline=deadline,
         retry=both.get("retry", ONCE),
         rerun=read_only or idempotent or both.get("rerun", False),
+        task=both.get("task", "optional"),
+        handoff_after=handoff_after,
         on_disconnect=both.get("on_disconnect", "continue"),
         attach_identical=both.get("identical") == "attach",
         retain=retain,

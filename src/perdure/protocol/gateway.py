@@ -88,7 +88,13 @@ class Gateway:
 
     # --- the main path ---
 
-    async def call(self, durable: Durable, arguments: Arguments, ctx: RequestContext | None) -> Reply:
+    async def call(
+        self,
+        durable: Durable,
+        arguments: Arguments,
+        ctx: RequestContext | None,
+        handoff_after: timedelta | None = None,
+    ) -> Reply:
         """What the call has for the request. Raises what it failed with, fit for the SDK's own conversions."""
         if self._draining:
             raise Restarting()
@@ -96,7 +102,7 @@ class Gateway:
         conversation = told_by(ctx)
         request = replace(self._request(durable, arguments, caller, ctx), asks=conversation.asks)
         with _programs_exchange() if ctx is None else exchange(ctx) as wire:
-            seat = Seat(request, durable, caller, ctx and request_ref(ctx), Waiting(conversation))
+            seat = Seat(request, durable, caller, ctx and request_ref(ctx), Waiting(conversation, handoff_after))
             reply = await self._wait(seat, wire)
         if isinstance(reply, Finished) and reply.view.outcome is None:
             raise failure_of(reply.view)

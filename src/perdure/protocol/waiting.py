@@ -53,6 +53,8 @@ class Waiting:
                 task.cancel()
 
     async def _until_settled(self, engine: Engine, call_id: str, answered: Collection[str]) -> Reply:
+        if self._handoff_after == timedelta(0):
+            return HandedOff(await engine.get(call_id))
         loop = asyncio.get_running_loop()
         pulse = Pulse(self._conversation, loop.time())
         handoff_at = None if self._handoff_after is None else loop.time() + self._handoff_after.total_seconds()

@@ -1,0 +1,44 @@
+"""Questions as the protocol sends them along with a reply, and the answers that come along with a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CreateMessageResult, CreateMessageResultWithTools, ElicitResult
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from perdure.engine import Answer, Question
+
+_SAMPLED: TypeAdapter[Any] = TypeAdapter(CreateMessageResult | CreateMessageResultWithTools)
+_ELICITED: TypeAdapter[Any] = TypeAdapter(ElicitResult)
+
+
+def input_requests(questions: Iterable[Question]) -> dict[str, dict[str, Any]]:
+    """`inputRequests`, by the names of the questions, which are unique in a call."""
+    return {question.name: {"method": method_of(question), "params": question.params} for question in questions}
+
+
+def method_of(question: Question) -> str:
+    return "sampling/createMessage" if question.kind == "sampling" else "elicitation/create"
+
+
+def answers_in(responses: Mapping[str, Any], questions: Iterable[Question]) -> list[Answer]:
+    """What `inputResponses` answer of these questions. Other names are ignored, as the specification asks.
+
+    Raises an `MCPError` for a response that is no answer of its kind; whether it fits the question, the call finds out.
+    """
+    return [_answer(question, responses[question.name]) for question in questions if question.name in responses]
+
+
+def _answer(question: Question, response: Any) -> Answer:
+    shape = _SAMPLED if question.kind == "sampling" else _ELICITED
+    try:
+        shape.validate_python(response)
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, each["loc"])) or "the whole" for each in error.errors()})
+        what = f"The response to {question.name!r} is no result of {method_of(question)}"
+        raise MCPError(INVALID_PARAMS, f"{what}: look at {', '.join(fields)}") from error
+    return Answer(question.name, to_json(response))
