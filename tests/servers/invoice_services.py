@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -46,11 +47,16 @@ class Services:
 
 @asynccontextmanager
 async def services(
-    monkeypatch: pytest.MonkeyPatch, *, erp: Iterable[Fault | None] = (), payments: Iterable[Fault | None] = ()
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    erp: Iterable[Fault | None] = (),
+    payments: Iterable[Fault | None] = (),
+    lookups: Iterable[Fault | None] = (),
 ) -> AsyncGenerator[Services]:
-    """What the requests to each service meet, one after the other."""
+    """What the requests to each service meet, one after the other; `lookups` ask what was paid."""
     bank = Bank()
-    standin = invoice_standin([("/erp", erp), ("/payments", payments)], bank)
+    faults = [("/erp", erp), ("/payments/", chain(lookups, repeat(None))), ("/payments", payments)]
+    standin = invoice_standin(faults, bank)
     async with standin.listening():
         found = Services(standin, bank)
         for name, value in found.settings.items():

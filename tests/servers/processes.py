@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from mcp import Client
-from mcp_types import TextContent
+from mcp_types import CallToolResult, TextContent
 
 from perdure.cli.children import Child, listening
 
@@ -23,17 +23,21 @@ async def running(server: str, file: Path, settings: Mapping[str, str]) -> Async
 
 
 async def ask(client: Client, tool: str, /, **arguments: Any) -> Any:
-    """What a tool answers: its structured content, or the text of its error as an `Error`."""
-    result = await client.call_tool(tool, arguments)
-    if result.is_error:
-        raise Refusal("\n".join(block.text for block in result.content if isinstance(block, TextContent)))
-    return result.structured_content
+    """What a tool answers, structured; raises `Refusal`."""
+    return _answer(await client.call_tool(tool, arguments))
 
 
 async def ask_at(address: str, tool: str, /, **arguments: Any) -> Any:
     """The same, by a client of its own."""
     async with Client(address) as client:
-        return await ask(client, tool, **arguments)
+        result = await client.call_tool(tool, arguments)
+    return _answer(result)
+
+
+def _answer(result: CallToolResult) -> Any:
+    if result.is_error:
+        raise Refusal("\n".join(block.text for block in result.content if isinstance(block, TextContent)))
+    return result.structured_content
 
 
 class Refusal(Exception):
@@ -49,3 +53,10 @@ async def asked(address: str, tool: str, /, **arguments: Any) -> AsyncGenerator[
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Looks again and again, for half a minute at most."""
+    async with asyncio.timeout(30):
+        while not await holds():
+            await asyncio.sleep(0.02)

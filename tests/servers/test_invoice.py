@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import pytest
@@ -17,25 +17,23 @@ from perdure.testing import Trial, crash_everywhere, trial
 from tests.servers.invoice_services import Services, invoice, services
 from tests.servers.processes import Refusal, ask
 
+Work = tuple[Services, Trial]
+
 DAY = timedelta(days=1)
 SMALL = invoice(("pens", "9.90"), ("ink", "90.09"))
 LARGE = invoice(("hosting", "250.00"), ("pens", "9.90"))
 
 
 @pytest.fixture
-async def work(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[Services, Trial]]:
+async def work(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Work]:
     async with services(monkeypatch) as found, trial(mcp) as t:
         yield found, t
 
 
 @asynccontextmanager
-async def failing(
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    erp: list[Fault | None] | None = None,
-    payments: list[Fault | None] | None = None,
-) -> AsyncGenerator[tuple[Services, Trial]]:
-    async with services(monkeypatch, erp=erp or [], payments=payments or []) as found, trial(mcp) as t:
+async def failing(monkeypatch: pytest.MonkeyPatch, **faults: Iterable[Fault | None]) -> AsyncGenerator[Work]:
+    """`erp`, `payments` and `lookups`: what the requests to these meet."""
+    async with services(monkeypatch, **faults) as found, trial(mcp) as t:
         yield found, t
 
 
@@ -58,7 +56,7 @@ async def lines(t: Trial, call_id: str) -> dict[str, str]:
 # --- the policy -----------------------------------------------------------------------------------
 
 
-async def test_an_invoice_under_a_hundred_is_approved_by_policy(work: tuple[Services, Trial]) -> None:
+async def test_an_invoice_under_a_hundred_is_approved_by_policy(work: Work) -> None:
     found, t = work
     call_id = await sent(t, SMALL)
 
@@ -68,9 +66,7 @@ async def test_an_invoice_under_a_hundred_is_approved_by_policy(work: tuple[Serv
 
 
 @pytest.mark.parametrize("amounts", [("100",), ("99.99", "0.01"), ("33.34",) * 3])
-async def test_from_a_total_of_a_hundred_on_a_person_is_asked(
-    amounts: tuple[str, ...], work: tuple[Services, Trial]
-) -> None:
+async def test_from_a_total_of_a_hundred_on_a_person_is_asked(amounts: tuple[str, ...], work: Work) -> None:
     found, t = work
     call_id = await sent(t, invoice(*((f"line {n}", amount) for n, amount in enumerate(amounts))))
 
@@ -78,7 +74,7 @@ async def test_from_a_total_of_a_hundred_on_a_person_is_asked(
     assert found.paid == []
 
 
-async def test_money_is_decimal(work: tuple[Services, Trial]) -> None:
+async def test_money_is_decimal(work: Work) -> None:
     _, t = work
     call_id = await sent(t, invoice(*((f"line {n}", "0.10") for n in range(3))))
     assert (await ask(t.client, "invoice_status", call_id=call_id))["total"] == "0.30"
@@ -87,7 +83,7 @@ async def test_money_is_decimal(work: tuple[Services, Trial]) -> None:
 # --- deciding -------------------------------------------------------------------------------------
 
 
-async def test_an_invoice_that_is_approved_on_the_fourth_day_is_paid(work: tuple[Services, Trial]) -> None:
+async def test_an_invoice_that_is_approved_on_the_fourth_day_is_paid(work: Work) -> None:
     found, t = work
     call_id = await sent(t, LARGE)
     await t.advance(4 * DAY)
@@ -101,7 +97,7 @@ async def test_an_invoice_that_is_approved_on_the_fourth_day_is_paid(work: tuple
     assert found.paid == ["hosting", "pens"]
 
 
-async def test_a_rejected_invoice_is_not_paid(work: tuple[Services, Trial]) -> None:
+async def test_a_rejected_invoice_is_not_paid(work: Work) -> None:
     found, t = work
     call_id = await sent(t, LARGE)
     await ask(t.client, "reject_invoice", call_id=call_id, reason="not ours")
@@ -111,7 +107,7 @@ async def test_a_rejected_invoice_is_not_paid(work: tuple[Services, Trial]) -> N
     assert (status["state"], status["decision"]["note"], found.paid) == ("REJECTED", "not ours", [])
 
 
-async def test_after_five_days_the_policy_rejects(work: tuple[Services, Trial]) -> None:
+async def test_after_five_days_the_policy_rejects(work: Work) -> None:
     found, t = work
     call_id = await sent(t, LARGE)
     await t.advance(5 * DAY - timedelta(seconds=10))
@@ -153,9 +149,7 @@ async def test_a_rejection_before_the_invoice_is_ready_beats_the_policy(monkeypa
 
 @pytest.mark.parametrize("first", ["approve_invoice", "reject_invoice"])
 @pytest.mark.parametrize("second", ["approve_invoice", "reject_invoice"])
-async def test_a_second_decision_is_refused_with_the_state(
-    first: str, second: str, work: tuple[Services, Trial]
-) -> None:
+async def test_a_second_decision_is_refused_with_the_state(first: str, second: str, work: Work) -> None:
     _, t = work
     due = (t.now + 30 * DAY).isoformat()
     call_id = await sent(t, invoice(("hosting", "250", due)))
@@ -168,7 +162,7 @@ async def test_a_second_decision_is_refused_with_the_state(
     assert await state(t, call_id) == reached
 
 
-async def test_what_the_policy_decided_is_decided(work: tuple[Services, Trial]) -> None:
+async def test_what_the_policy_decided_is_decided(work: Work) -> None:
     found, t = work
     call_id = await sent(t, invoice(("pens", "9.90", (t.now + DAY).isoformat())))
     with pytest.raises(Refusal, match="it is PAYING"):
@@ -177,7 +171,7 @@ async def test_what_the_policy_decided_is_decided(work: tuple[Services, Trial]) 
     assert found.paid == ["pens"]
 
 
-async def test_of_racing_decisions_one_wins(work: tuple[Services, Trial]) -> None:
+async def test_of_racing_decisions_one_wins(work: Work) -> None:
     found, t = work
     call_id = await sent(t, LARGE)
     answers = await asyncio.gather(
@@ -194,7 +188,7 @@ async def test_of_racing_decisions_one_wins(work: tuple[Services, Trial]) -> Non
     assert found.paid == ([] if won % 2 else ["hosting", "pens"])
 
 
-async def test_what_is_no_invoice_cannot_be_decided_upon(work: tuple[Services, Trial]) -> None:
+async def test_what_is_no_invoice_cannot_be_decided_upon(work: Work) -> None:
     _, t = work
     await sent(t, SMALL)
     line = (await t.calls.find(tool="pay_line", limit=1)).calls[0]
@@ -215,7 +209,7 @@ async def test_validation_outlives_every_fault_of_the_erp(monkeypatch: pytest.Mo
         assert (await state(t, call_id), found.paid) == ("PAID", ["ink", "pens"])
 
 
-async def test_an_invoice_that_the_erp_does_not_take_fails_and_may_be_sent_again(work: tuple[Services, Trial]) -> None:
+async def test_an_invoice_that_the_erp_does_not_take_fails_and_may_be_sent_again(work: Work) -> None:
     found, t = work
     call_id = await sent(t, invoice(("pens", "9.90"), customer="nobody"))
     status = await ask(t.client, "invoice_status", call_id=call_id)
@@ -241,7 +235,7 @@ async def test_an_invoice_that_the_erp_does_not_take_fails_and_may_be_sent_again
         (invoice(("pens", "1"), number=""), "at least 1 character"),
     ],
 )
-async def test_what_is_no_invoice_is_refused(given: dict[str, Any], problem: str, work: tuple[Services, Trial]) -> None:
+async def test_what_is_no_invoice_is_refused(given: dict[str, Any], problem: str, work: Work) -> None:
     found, t = work
     with pytest.raises(Refusal, match=problem):
         await ask(t.client, "process_invoice", **given)
@@ -251,7 +245,7 @@ async def test_what_is_no_invoice_is_refused(given: dict[str, Any], problem: str
 # --- one call per invoice -------------------------------------------------------------------------
 
 
-async def test_an_invoice_that_is_sent_again_is_the_same_call(work: tuple[Services, Trial]) -> None:
+async def test_an_invoice_that_is_sent_again_is_the_same_call(work: Work) -> None:
     found, t = work
     first = await sent(t, SMALL)
     await t.advance(300 * DAY)
@@ -259,7 +253,7 @@ async def test_an_invoice_that_is_sent_again_is_the_same_call(work: tuple[Servic
     assert (found.validations, found.paid) == (1, ["ink", "pens"])
 
 
-async def test_another_invoice_of_the_same_id_is_refused(work: tuple[Services, Trial]) -> None:
+async def test_another_invoice_of_the_same_id_is_refused(work: Work) -> None:
     found, t = work
     await sent(t, SMALL)
     with pytest.raises(Refusal, match="'invoice-7' of 'invoice' belongs to a call with other arguments"):
@@ -270,7 +264,7 @@ async def test_another_invoice_of_the_same_id_is_refused(work: tuple[Services, T
 # --- paying ---------------------------------------------------------------------------------------
 
 
-async def test_each_line_is_paid_when_it_is_due(work: tuple[Services, Trial]) -> None:
+async def test_each_line_is_paid_when_it_is_due(work: Work) -> None:
     found, t = work
     soon, later = ((t.now + days * DAY).strftime("%Y-%m-%dT%H:%M:%SZ") for days in (3, 40))
     call_id = await sent(t, invoice(("past", "1"), ("later", "2", later), ("soon", "3", soon)))
@@ -286,13 +280,13 @@ async def test_each_line_is_paid_when_it_is_due(work: tuple[Services, Trial]) ->
 @pytest.mark.parametrize(
     "due", ["2020-01-01", "2020-01-01T00:00:00", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"]
 )
-async def test_what_was_due_in_the_past_is_paid_at_once(due: str, work: tuple[Services, Trial]) -> None:
+async def test_what_was_due_in_the_past_is_paid_at_once(due: str, work: Work) -> None:
     found, t = work
     call_id = await sent(t, invoice(("pens", "1", due)))
     assert (await state(t, call_id), found.paid) == ("PAID", ["pens"])
 
 
-async def test_a_line_that_is_forced_is_paid_now(work: tuple[Services, Trial]) -> None:
+async def test_a_line_that_is_forced_is_paid_now(work: Work) -> None:
     found, t = work
     never = "9999-12-31T23:59:59Z"
     call_id = await sent(t, invoice(("a", "1", never), ("b", "2", never)))
@@ -310,7 +304,7 @@ async def test_a_line_that_is_forced_is_paid_now(work: tuple[Services, Trial]) -
         await ask(t.client, "force_payment", call_id=call_id, line=1)
 
 
-async def test_no_payment_is_forced_before_it_is_approved(work: tuple[Services, Trial]) -> None:
+async def test_no_payment_is_forced_before_it_is_approved(work: Work) -> None:
     found, t = work
     call_id = await sent(t, LARGE)
     with pytest.raises(Refusal, match="No payment can be forced: this invoice is PENDING-APPROVAL"):
@@ -322,7 +316,7 @@ async def test_no_payment_is_forced_before_it_is_approved(work: tuple[Services, 
     assert found.paid == []
 
 
-async def test_a_line_that_cannot_be_paid_is_told_and_the_others_are_paid(work: tuple[Services, Trial]) -> None:
+async def test_a_line_that_cannot_be_paid_is_told_and_the_others_are_paid(work: Work) -> None:
     found, t = work
     call_id = await sent(t, invoice(("pens", "1"), ("a yacht", "10001"), ("ink", "2")))
     await ask(t.client, "approve_invoice", call_id=call_id)
@@ -338,19 +332,19 @@ async def test_a_line_that_cannot_be_paid_is_told_and_the_others_are_paid(work: 
 
 
 @pytest.mark.parametrize(
-    "faults",
+    ("payments", "lookups"),
     [
-        pytest.param([Refuse(503)], id="refused, and not paid"),
-        pytest.param([None, Cut()], id="paid, and the answer is lost"),
-        pytest.param([None, Cut(), Refuse(503), Refuse(503)], id="paid, and nobody says so for a while"),
-        pytest.param([Down(0.2)], id="down"),
-        pytest.param([Slow(0.2)], id="slow"),
+        pytest.param([Refuse(503)], [], id="refused, and not paid"),
+        pytest.param([Cut()], [], id="paid, and the answer is lost"),
+        pytest.param([Cut()], [Refuse(503)] * 3, id="paid, and nobody says so for a while"),
+        pytest.param([Down(0.2)], [], id="down"),
+        pytest.param([Slow(0.2)], [], id="slow"),
     ],
 )
 async def test_a_payment_whose_outcome_is_unknown_is_looked_for(
-    faults: list[Fault | None], monkeypatch: pytest.MonkeyPatch
+    payments: list[Fault | None], lookups: list[Fault | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with failing(monkeypatch, payments=faults) as (found, t):
+    async with failing(monkeypatch, payments=payments, lookups=lookups) as (found, t):
         call_id = await sent(t, invoice(("pens", "9.90")))
         await t.advance(DAY)
         assert (await state(t, call_id), found.paid) == ("PAID", ["pens"])
@@ -358,23 +352,22 @@ async def test_a_payment_whose_outcome_is_unknown_is_looked_for(
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_each_line_is_paid_once_whatever_goes_wrong_by_chance(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    chance = list(islice(by_chance(seed, [Refuse(503), Refuse(429, "30"), Cut()]), 200))
-    async with failing(monkeypatch, erp=chance[:20], payments=chance[20:]) as (found, t):
+    wrong = [Refuse(503), Refuse(429, "30"), Cut()]
+    chance = {of: islice(by_chance(seed + n, wrong), 99) for n, of in enumerate(("erp", "payments", "lookups"))}
+    async with failing(monkeypatch, **chance) as (found, t):
         call_id = await sent(t, invoice(*((f"line {n}", "9") for n in range(8))))
         await t.advance(DAY)
         assert (await state(t, call_id), found.paid) == ("PAID", [f"line {n}" for n in range(8)])
 
 
-async def test_a_payment_of_which_nobody_can_say_whether_it_happened_is_unknown(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with failing(monkeypatch, payments=[None, Cut(), *[Refuse(403)] * 99]) as (_, t):
+async def test_a_payment_of_which_nobody_says_whether_it_happened_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with failing(monkeypatch, payments=[Cut()], lookups=repeat(Refuse(403))) as (_, t):
         call_id = await sent(t, invoice(("pens", "9.90")))
         await t.advance(DAY)
         assert (await state(t, call_id), await lines(t, call_id)) == ("FAILED", {"pens": "UNKNOWN"})
 
 
-async def test_a_cancelled_invoice_pays_nothing_more(work: tuple[Services, Trial]) -> None:
+async def test_a_cancelled_invoice_pays_nothing_more(work: Work) -> None:
     found, t = work
     call_id = await sent(t, invoice(("now", "1"), ("later", "2", (t.now + DAY).isoformat())))
     await t.calls.cancel(call_id, reason="a mistake")
@@ -423,7 +416,7 @@ async def test_wherever_it_crashes_an_invoice_expires_to_a_decision(monkeypatch:
 
 
 async def test_an_approval_on_the_fourth_day_counts_though_nobody_works_until_the_sixth(
-    work: tuple[Services, Trial],
+    work: Work,
 ) -> None:
     found, t = work
     call_id = await sent(t, LARGE)

@@ -9,7 +9,7 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """The right answer, late."""
+    """The right answer, late; what it changes is changed at once."""
 
     seconds: float
 
@@ -24,12 +24,12 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The connection breaks in the middle of the answer."""
+    """The connection breaks in the middle of the answer; what was asked is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """The connection breaks without an answer, and for so long nobody listens: connections are refused."""
+    """Nothing is done, the connection breaks, and for so long nobody listens: connections are refused."""
 
     seconds: float
 

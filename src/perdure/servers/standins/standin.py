@@ -128,8 +128,8 @@ class Standin:
             case None:
                 reply = self._answer(asked, self.url)
             case Slow(seconds):
-                await asyncio.sleep(seconds)
                 reply = self._answer(asked, self.url)
+                await asyncio.sleep(seconds)
             case Refuse(status, retry_after):
                 headers = () if retry_after is None else (("Retry-After", retry_after),)
                 reply = Reply({"detail": "as planned"}, status, headers, "application/problem+json")
