@@ -383,11 +383,29 @@ class StoreReply:
 # --- the seam -------------------------------------------------------------------------------------
 
 
+class Alarm(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """POSIX seconds that never go back within a process, and callbacks at a time."""
+
+    def now(self) -> float: ...
+    def alarm(self, when: float, ring: Callable[[], None], *, is_sign_of_life: bool = False) -> Alarm:
+        """Signs of life are many and say nothing: in a trial, time that makes a leap leaves most of them out."""
+        ...
+
+
 class Engine(Protocol):
     """What runs calls durably. Every method may raise `StorageError`; those that name a call, `CallNotFound`."""
 
     @property
     def capabilities(self) -> frozenset[str]: ...
+
+    @property
+    def request_clock(self) -> Clock:
+        """What requests wait by: the time of their calls, but no crash of a trial takes its alarms."""
+        ...
 
     def serve(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,14 +11,19 @@ from mcp import Client
 from mcp_types import LoggingMessageNotificationParams
 
 from perdure import DurableContext, DurableMCP
-from perdure.core.commands import NotifyChange, SendLog
 from perdure.engine import Progress
+from perdure.protocol.conversation import Nobody
 from perdure.protocol.progress import EVERY, FIRST_AFTER, Pulse
+from perdure.protocol.replies import HandedOff
+from perdure.protocol.waiting import Waiting
+from perdure.testing import trial
+from perdure.testing.engine import TrialEngine
+from perdure.testing.trial import next_second, trial_on
 from tests.protocol.asking import BOUND, MODES, Gate, asked, text
 from tests.protocol.views import view
 
 
-class Heard:
+class Heard(Nobody):
     """What was said to a client, in order."""
 
     def __init__(self) -> None:
@@ -28,9 +34,6 @@ class Heard:
         async with self._news:
             self.progress_told.append((progress, total, message))
             self._news.notify_all()
-
-    async def log(self, entry: SendLog) -> None: ...
-    async def changed(self, change: NotifyChange) -> None: ...
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(BOUND), self._news:
@@ -201,3 +204,53 @@ async def test_a_session_hears_that_lists_changed() -> None:
         async with asyncio.timeout(BOUND):
             await heard.wait()
     assert methods == ["notifications/prompts/list_changed"]
+
+
+# --- in a trial -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_in_a_trial_signs_of_life_come_in_its_own_time(crashes: bool) -> None:
+    mcp, heard = server(), Heard()
+
+    @mcp.tool()
+    async def long(ctx: DurableContext) -> str:
+        await ctx.sleep(timedelta(days=30))
+        return "done"
+
+    async with trial(mcp) as t, asked(t.client.call_tool("long", {}, progress_callback=heard.progress)) as request:
+        await t.settle()
+        assert heard.progress_told == []
+        await t.advance(timedelta(seconds=FIRST_AFTER))
+        assert len(heard.progress_told) == 1
+        if crashes:
+            await t.crash()
+        await t.advance(timedelta(seconds=2 * EVERY))
+        assert len(heard.progress_told) == 3
+        await t.advance(timedelta(days=30))
+        assert text(await request) == "done"
+        # A leap is no month of signs.
+        assert 3 < len(heard.progress_told) < 20
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_in_a_trial_a_request_is_handed_off_in_its_own_time(crashes: bool) -> None:
+    mcp, engine = server(), TrialEngine(next_second())
+
+    @mcp.tool()
+    async def long(ctx: DurableContext) -> str:
+        await ctx.sleep(timedelta(days=30))
+        return "done"
+
+    async with trial_on(mcp, engine) as t:
+        call = await t.start("long")
+        await t.settle()
+        waiting = Waiting(Nobody(), handoff_after=timedelta(seconds=45))
+        async with asked(waiting.until_settled(engine, call.id)) as request:
+            await t.settle()
+            if crashes:
+                await t.crash()
+            await t.advance(timedelta(seconds=44))
+            assert not request.done()
+            await t.advance(timedelta(seconds=1))
+            assert isinstance(await request, HandedOff)

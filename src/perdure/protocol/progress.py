@@ -22,7 +22,7 @@ class Pulse:
 
     def __init__(self, conversation: Conversation, now: float) -> None:
         self.due = now + FIRST_AFTER
-        """When the next sign of life is due, in the loop's time."""
+        """When the next sign of life is due, in the time of the engine's clock."""
         self.has_news = False
         self._conversation = conversation
         self._progress: Progress | None = None

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from datetime import timedelta
+from math import inf
 
 from perdure.core.commands import NotifyChange, SendLog
 from perdure.engine import Answer, CallView, Engine, Question
@@ -46,24 +47,28 @@ class Waiting:
 
     async def until_settled(self, engine: Engine, call_id: str, answered: Collection[str] = ()) -> Reply:
         """What there is to say to the request; of the questions that it `answered` the call may not have heard yet."""
+        clock = engine.request_clock
+        handoff_at = inf if self._handoff_after is None else clock.now() + self._handoff_after.total_seconds()
+        handoff = None if self._handoff_after is None else clock.alarm(handoff_at, self._wake)
         try:
-            return await self._until_settled(engine, call_id, answered)
+            return await self._until_settled(engine, call_id, answered, handoff_at)
         finally:
+            if handoff is not None:
+                handoff.cancel()
             for task in self._asking.values():
                 task.cancel()
 
-    async def _until_settled(self, engine: Engine, call_id: str, answered: Collection[str]) -> Reply:
+    async def _until_settled(self, engine: Engine, call_id: str, answered: Collection[str], handoff_at: float) -> Reply:
         if self._handoff_after == timedelta(0):
             return HandedOff(await engine.get(call_id))
-        loop = asyncio.get_running_loop()
-        pulse = Pulse(self._conversation, loop.time())
-        handoff_at = None if self._handoff_after is None else loop.time() + self._handoff_after.total_seconds()
+        clock = engine.request_clock
+        pulse = Pulse(self._conversation, clock.now())
         views = engine.watch(call_id)
         view: CallView | None = None
         while True:
             if not self._news and self._stop is None:
-                due = pulse.due if handoff_at is None else min(pulse.due, handoff_at)
-                scope = self._scope = asyncio.timeout_at(due)
+                scope = self._scope = asyncio.timeout(None)
+                sign = clock.alarm(pulse.due, self._wake, is_sign_of_life=True)
                 try:
                     async with scope:
                         view = await self._next_to_tell(views, pulse)
@@ -72,10 +77,11 @@ class Waiting:
                         raise
                     views = engine.watch(call_id, -1 if view is None else view.version)  # the interrupted one has ended
                 finally:
+                    sign.cancel()
                     self._scope = None
             await self._say_news()
-            if pulse.has_news or loop.time() >= pulse.due:
-                await pulse.beat(loop.time())
+            if pulse.has_news or clock.now() >= pulse.due:
+                await pulse.beat(clock.now())
             if view is not None:
                 if _is_settled(view):
                     return Finished(view)
@@ -85,7 +91,7 @@ class Waiting:
                 self._ask(engine, call_id, open_questions)
             if self._stop is not None:
                 raise self._stop
-            if handoff_at is not None and loop.time() >= handoff_at:
+            if clock.now() >= handoff_at:
                 return HandedOff(await engine.get(call_id))
 
     async def _next_to_tell(self, views: AsyncIterator[CallView], pulse: Pulse) -> CallView:

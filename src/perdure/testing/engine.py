@@ -8,6 +8,7 @@ from contextvars import Context
 from datetime import timedelta
 from typing import Any
 
+from perdure.engine import Clock
 from perdure.engines.embedded.development import Development
 from perdure.engines.embedded.journal import Journal
 from perdure.engines.embedded.live import LiveCall
@@ -25,6 +26,10 @@ class TrialEngine(Development):
         self.make_clock = lambda: self.clock
         self._workers: list[Worker] = []
         self._recovery: asyncio.Task[None] | None = None
+
+    @property
+    def request_clock(self) -> Clock:
+        return self.clock.of_requests
 
     def __repr__(self) -> str:
         return "a trial"

@@ -31,6 +31,7 @@ from perdure.engine import (
     StoreReply,
     TimelineEntry,
 )
+from perdure.engine import Clock as RequestClock
 from perdure.engines.embedded.clock import Clock, SystemClock
 from perdure.engines.embedded.collector import spared
 from perdure.engines.embedded.journal import (
@@ -107,6 +108,10 @@ class Embedded:
     @property
     def capabilities(self) -> frozenset[str]:
         return frozenset({"stores", "signals", "children", "deadlines"})
+
+    @property
+    def request_clock(self) -> RequestClock:
+        return self._here.clock
 
     def __repr__(self) -> str:
         return f"Embedded({str(self.path or 'memory:')!r})"
