@@ -72,6 +72,7 @@ from perdure.protocol.outcomes import (
 from perdure.protocol.replies import Finished, HandedOff, Reply
 from perdure.protocol.sdk import RequestContext, close_listens, registered_tool
 from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
+from perdure.protocol.task_listening import TaskListening
 from perdure.protocol.tasks import Tasks
 from perdure.protocol.unattended import unattended_context
 from perdure.protocol.wire import CancelNote, RequestRef, WireMiddleware, Wires, cancel_in_memory
@@ -187,7 +188,11 @@ class DurableMCP(MCPServer[App]):
         self._session_managers: list[StreamableHTTPSessionManager] = []
         self.calls = Calls(lambda: self.engine, caller=EVERYONE, code=self._registry)
         mcp_server_options["extensions"] = [*(mcp_server_options.get("extensions") or ()), Tasks(self)]
-        mcp_server_options["middleware"] = [self._hear_cancels, *(mcp_server_options.get("middleware") or ())]
+        mcp_server_options["middleware"] = [
+            self._hear_cancels,
+            TaskListening(self),
+            *(mcp_server_options.get("middleware") or ()),
+        ]
         super().__init__(name, title, description, instructions, lifespan=_entered_by_the_sdk, **mcp_server_options)
 
     # --- lifetime ---

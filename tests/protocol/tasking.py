@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Literal
 
 from mcp import Client
 from mcp.client.extension import ClaimContext, ClientExtension, NotificationBinding, ResultClaim
 from mcp.client.session import ClientSession
-from mcp_types import CallToolResult, Request, RequestParams, Result
+from mcp_types import (
+    CallToolResult,
+    Request,
+    RequestParams,
+    Result,
+    SubscriptionFilter,
+    SubscriptionsListenRequest,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+)
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -142,13 +152,13 @@ async def get_task(session: ClientSession, task_id: str) -> Task:
 
 async def cancel_task(session: ClientSession, task_id: str) -> dict[str, Any]:
     ack = await session.send_request(CancelTask(params=TaskParams(task_id=task_id)), Result)
-    return ack.model_dump(exclude_none=True)
+    return ack.model_dump(exclude={"meta"}, exclude_none=True)
 
 
 async def update_task(session: ClientSession, task_id: str, answers: Mapping[str, Any]) -> dict[str, Any]:
     params = UpdateParams(task_id=task_id, input_responses=dict(answers))
     ack = await session.send_request(UpdateTask(params=params), Result)
-    return ack.model_dump(exclude_none=True)
+    return ack.model_dump(exclude={"meta"}, exclude_none=True)
 
 
 async def task_as(session: ClientSession, task_id: str, *statuses: str) -> Task:
@@ -163,3 +173,16 @@ async def task_as(session: ClientSession, task_id: str, *statuses: str) -> Task:
 
 async def ended(session: ClientSession, task_id: str) -> Task:
     return await task_as(session, task_id, *ENDED)
+
+
+@asynccontextmanager
+async def listening(client: Client, *task_ids: str, **others: Any) -> AsyncGenerator[asyncio.Task[Any]]:
+    """A stream of news of tasks, until this is left."""
+    wanted = SubscriptionFilter.model_validate({"taskIds": list(task_ids), **others})
+    request = SubscriptionsListenRequest(params=SubscriptionsListenRequestParams(notifications=wanted))
+    stream = asyncio.create_task(client.session.send_request(request, SubscriptionsListenResult))
+    try:
+        yield stream
+    finally:
+        stream.cancel()
+        await asyncio.wait({stream})

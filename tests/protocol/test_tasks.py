@@ -15,6 +15,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult
 
 from perdure import DurableContext, DurableMCP, Signal
+from perdure.testing import trial
 from tests.protocol.asking import calls_of, text, until
 from tests.protocol.tasking import Holding, cancel_task, create, ended, get_task, task_as, update_task
 
@@ -63,8 +64,8 @@ def make() -> DurableMCP[Any]:
         raise MCPError(-32042, "of the protocol", {"why": "it says so"})
 
     @mcp.tool(handoff_after=AT_ONCE)
-    async def sleeps(hours: float, ctx: DurableContext) -> str:
-        await ctx.sleep(timedelta(hours=hours))
+    async def sleeps(seconds: float, ctx: DurableContext) -> str:
+        await ctx.sleep(timedelta(seconds=seconds))
         return "slept"
 
     @mcp.tool(handoff_after=AT_ONCE)
@@ -186,17 +187,29 @@ async def test_what_a_call_says_of_itself_is_the_status_message() -> None:
 
 
 async def test_who_sleeps_until_tomorrow_need_not_be_asked_each_second() -> None:
-    async with held() as (mcp, client):
-        short, long = await create(client, "sleeps", hours=0.005), await create(client, "sleeps", hours=24)
-        for task in (short, long):
-            async for view in mcp.calls.watch(task):
-                if view.status == "waiting" and view.wakes is not None:
-                    break
+    mcp = make()
+    async with trial(mcp) as t, Client(mcp, extensions=[Holding()]) as client:
+        short, long = await create(client, "sleeps", seconds=30), await create(client, "sleeps", seconds=86_400)
+        await t.advance(timedelta(seconds=15))  # by then they have left memory
         soon = (await get_task(client.session, short)).poll_interval_ms
         late = (await get_task(client.session, long)).poll_interval_ms
         assert soon is not None
-        assert late is not None
-        assert 1000 < soon < late == 60_000
+        assert 1000 < soon < 60_000
+        assert late == 60_000
+
+
+async def test_a_task_is_kept_for_as_long_as_it_says_and_then_never_was() -> None:
+    mcp = make()
+    async with trial(mcp) as t, Client(mcp, extensions=[Holding()]) as client:
+        task = await create(client, "sleeps", seconds=3600)
+        await t.advance(timedelta(hours=1))
+        done = await get_task(client.session, task)
+        assert done.ttl_ms == timedelta(hours=1, days=7) / timedelta(milliseconds=1)
+        await t.advance(timedelta(days=7) - timedelta(minutes=1))
+        assert (await get_task(client.session, task)).result == done.result
+        await t.advance(timedelta(hours=1))
+        with pytest.raises(MCPError, match="Task not found"):
+            await get_task(client.session, task)
 
 
 # --- cancelling -----------------------------------------------------------------------------------
@@ -205,7 +218,7 @@ async def test_who_sleeps_until_tomorrow_need_not_be_asked_each_second() -> None
 async def test_cancelling_a_task_cancels_its_call() -> None:
     async with held() as (mcp, client):
         task = await create(client, "wait")
-        assert await cancel_task(client.session, task) == {"result_type": "complete"}
+        assert await cancel_task(client.session, task) == {}
         done = await ended(client.session, task)
         assert (done.status, done.result, done.error) == ("cancelled", None, None)
         assert done.status_message == "The call was cancelled: by its client."
@@ -216,7 +229,7 @@ async def test_cancelling_what_has_ended_changes_nothing() -> None:
     async with held() as (_, client):
         task = await create(client, "whole")
         await ended(client.session, task)
-        assert await cancel_task(client.session, task) == {"result_type": "complete"}
+        assert await cancel_task(client.session, task) == {}
         assert (await get_task(client.session, task)).status == "completed"
 
 
