@@ -72,7 +72,7 @@ def test_a_file_without_one_server_is_refused(lines: list[str], problem: str, tm
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
-        ("whether", r"no module, and none that ships \(weather\)"),
+        ("whether", r"no module, and none that ships \(weather, climate, invoice\)"),
         ("nowhere.server:mcp", "is no server"),
         ("missing.py", "There is no file"),
         ("tests.cli.shop:till", "has no till"),

@@ -43,7 +43,7 @@ class Line(BaseModel):
 class Invoice(BaseModel):
     invoice_id: str = Field(min_length=1, max_length=200, description="One call per id, whoever sends it")
     customer: str = Field(min_length=1)
-    lines: list[Line] = Field(min_length=1, max_length=500)
+    lines: list[Line] = Field(min_length=1, max_length=100)
 
     @property
     def total(self) -> Decimal:

@@ -60,21 +60,21 @@ class InvoiceJobs:
         """The decision that came first: a person's, or the policy's where that has one and no person was faster."""
         policy = await self.read_policy()
         if way.status.total < policy.approved_below:
-            await self.decide(way.status.call_id, True, f"The total is under {policy.approved_below}.")
+            await self.decide_by_policy(way.status.call_id, True, f"The total is under {policy.approved_below}.")
         else:
             await way.reach("PENDING-APPROVAL")
             with suppress(TimeoutError):
                 return await way.decided(policy.patience)
-            await self.decide(way.status.call_id, policy.on_expiry == "approve", "Nobody decided in time.")
+            await self.decide_by_policy(way.status.call_id, policy.on_expiry == "approve", "Nobody decided in time.")
         return await way.decided()
 
-    @step
+    @step(name="read_policy")
     async def read_policy(self) -> Policy:
         """Recorded: an invoice ends under the policy that it began under, whatever is deployed meanwhile."""
         return self._policy
 
-    @step
-    async def decide(self, call_id: str, approved: bool, note: str) -> None:
+    @step(name="decide_by_policy")
+    async def decide_by_policy(self, call_id: str, approved: bool, note: str) -> None:
         """Sent as a person's decision is, so that of all of them only one counts."""
         with suppress(AlreadyAnswered):
             await self._mcp.calls.signal(call_id, decision, Decision(approved=approved, note=note, by=POLICY))
