@@ -403,6 +403,11 @@ class Engine(Protocol):
     def capabilities(self) -> frozenset[str]: ...
 
     @property
+    def path(self) -> Path | None:
+        """The file that calls are kept in, if it is one: what must outlive the process with them lies beside it."""
+        ...
+
+    @property
     def request_clock(self) -> Clock:
         """What requests wait by: the time of their calls, but no crash of a trial takes its alarms."""
         ...

@@ -69,8 +69,10 @@ from perdure.protocol.outcomes import (
     tool_outcome,
     tool_result,
 )
-from perdure.protocol.replies import Finished, HandedOff, Reply
+from perdure.protocol.questions import AskedInstead, input_required
+from perdure.protocol.replies import Finished, HandedOff, NeedsInput, Reply
 from perdure.protocol.sdk import RequestContext, close_listens, registered_tool
+from perdure.protocol.seal import sealed_beside
 from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
 from perdure.protocol.task_listening import TaskListening
 from perdure.protocol.tasks import Tasks
@@ -186,6 +188,8 @@ class DurableMCP(MCPServer[App]):
         self._doors: WeakKeyDictionary[Starlette, Doors] = WeakKeyDictionary()
         self._wires = Wires(on_cancel=self._cancelled, on_resumed=self._resumed, on_session_ended=self._session_ended)
         self._session_managers: list[StreamableHTTPSessionManager] = []
+        if mcp_server_options.get("request_state_security") is None:
+            mcp_server_options["request_state_security"] = sealed_beside(lambda: self.engine.path, self._caller_id)
         self.calls = Calls(lambda: self.engine, caller=EVERYONE, code=self._registry)
         mcp_server_options["extensions"] = [*(mcp_server_options.get("extensions") or ()), Tasks(self)]
         mcp_server_options["middleware"] = [
@@ -304,6 +308,9 @@ class DurableMCP(MCPServer[App]):
         app = None if request.request is None else request.request.scope.get("app")
         return self._doors.get(app, self._elsewhere) if isinstance(app, Starlette) else self._elsewhere
 
+    def _caller_id(self, request: RequestContext) -> str | None:
+        return caller_of(request, self._doors_of(request)).id
+
     async def _drain(self) -> None:
         for life in self._lifetime.lives:
             life.gateway.drain()
@@ -409,8 +416,8 @@ class DurableMCP(MCPServer[App]):
             async def serve(values: dict[str, Any]) -> Any:
                 raw = asked_raw()
                 try:
-                    outcome = await self._call(kept, raw if isinstance(raw, Mapping) else values, values)
-                    return prompt_messages(outcome)
+                    arguments = raw if isinstance(raw, Mapping) else values
+                    return await self._call(kept, arguments, values, prompt_messages)
                 except Exception as error:
                     raise prompt_error(error) from error
 
@@ -465,9 +472,12 @@ class DurableMCP(MCPServer[App]):
                 uri_asked = asked_raw()
                 raw = template.match(uri_asked) if isinstance(uri_asked, str) else values
                 try:
-                    return resource_content(await self._call(kept, raw or {}, values))
+                    content = await self._call(kept, raw or {}, values, resource_content)
                 except Exception as error:
                     raise resource_error(error) from error
+                if isinstance(content, InputRequiredResult):
+                    raise AskedInstead(content)
+                return content
 
             shim = shim_of(fn, plan.hints, plan.our_context or plan.sdk_context, serve)
             parameters = _parameters_of(shim)
@@ -521,7 +531,7 @@ class DurableMCP(MCPServer[App]):
         handoff = handoff_of(durable, request_of(context))
         with asking(context, arguments):
             try:
-                return _rendered(await self._reply(durable, arguments, values, handoff), handoff)
+                return _rendered(await self._reply(durable, arguments, values, handoff), tool_result, handoff)
             except Exception as error:
                 raise tool_error(name, error) from error
 
@@ -537,12 +547,15 @@ class DurableMCP(MCPServer[App]):
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
         _refuse_in_body(f"read_resource({str(uri)!r})")
         with self._ordinarily(str(uri), context), asking(context, str(uri)):
-            return await super().read_resource(uri, context)
+            try:
+                return await super().read_resource(uri, context)
+            except AskedInstead as asked:
+                return asked.result
 
-    async def _call(self, durable: Durable, raw: Mapping[str, Any], values: dict[str, Any]) -> bytes:
-        reply = await self._reply(durable, raw, values, None)
-        assert reply.view.outcome is not None
-        return reply.view.outcome
+    async def _call(
+        self, durable: Durable, raw: Mapping[str, Any], values: dict[str, Any], result_of: Callable[[bytes], T]
+    ) -> T | InputRequiredResult:
+        return _rendered(await self._reply(durable, raw, values, None), result_of)
 
     async def _reply(
         self, durable: Durable, raw: Mapping[str, Any], values: dict[str, Any], handoff: Handoff | None
@@ -595,13 +608,17 @@ def _entered_by_the_sdk(server: MCPServer[Any]) -> AbstractAsyncContextManager[A
     return cast("DurableMCP[Any]", server).entered()
 
 
-def _rendered(reply: Reply, handoff: Handoff | None) -> Any:
-    """What the SDK sends for a tool's reply."""
-    if isinstance(reply, HandedOff) and handoff is not None:
-        return handoff.reply(reply.view)
-    assert isinstance(reply, Finished)
-    assert reply.view.outcome is not None
-    return tool_result(reply.view.outcome)
+def _rendered(reply: Reply, result_of: Callable[[bytes], Any], handoff: Handoff | None = None) -> Any:
+    """What the SDK sends for a reply."""
+    match reply:
+        case NeedsInput():
+            return input_required(reply)
+        case HandedOff():
+            assert handoff is not None
+            return handoff.reply(reply.view)
+        case Finished():
+            assert reply.view.outcome is not None
+            return result_of(reply.view.outcome)
 
 
 def _refuse_in_body(what: str) -> None:

@@ -22,6 +22,7 @@ from perdure.errors import (
     CallEnded,
     CallFailed,
     CallNotFound,
+    InputUnavailable,
     OutcomeUnknown,
     PayloadTooLarge,
     Refused,
@@ -29,7 +30,17 @@ from perdure.errors import (
     Stuck,
 )
 
-FOR_CLIENTS = (Refused, CallNotFound, CallEnded, AlreadyAnswered, OutcomeUnknown, PayloadTooLarge, StorageFull, Stuck)
+FOR_CLIENTS = (
+    Refused,
+    CallNotFound,
+    CallEnded,
+    AlreadyAnswered,
+    InputUnavailable,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    StorageFull,
+    Stuck,
+)
 
 
 class Cancelled(Exception):

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import replace
@@ -30,15 +30,16 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.core.commands import NotifyChange
 from perdure.engine import Accepted, Cancel, Engine, Notice, Request, WholeStep
-from perdure.errors import CallEnded, CallerUnknown, CallNotFound
+from perdure.errors import AlreadyAnswered, CallEnded, CallerUnknown, CallNotFound
 from perdure.protocol.answer import failure_of
 from perdure.protocol.callers import MACHINE, Caller, Doors, caller_of
 from perdure.protocol.conversation import Conversation, Nobody
+from perdure.protocol.inputs import answers_in
 from perdure.protocol.replies import Finished, Reply
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.seats import Seat, Seats
 from perdure.protocol.sessions import SessionConversation
-from perdure.protocol.stateless import StatelessConversation
+from perdure.protocol.stateless import StatelessConversation, brought_by, is_for
 from perdure.protocol.waiting import Waiting
 from perdure.protocol.wire import CancelNote, RequestRef, Wire, exchange, request_ref
 from perdure.tool import Arguments, Durable
@@ -99,11 +100,14 @@ class Gateway:
         if self._draining:
             raise Restarting()
         caller = MACHINE if ctx is None else caller_of(ctx, self._doors(ctx))
-        conversation = told_by(ctx)
-        request = replace(self._request(durable, arguments, caller, ctx), asks=conversation.asks)
+        conversation = told_by(ctx, durable)
+        brought = brought_by(ctx, durable)
+        request = replace(
+            self._request(durable, arguments, caller, ctx), asks=conversation.asks, resumes=brought.call_id
+        )
         with _programs_exchange() if ctx is None else exchange(ctx) as wire:
             seat = Seat(request, durable, caller, ctx and request_ref(ctx), Waiting(conversation, handoff_after))
-            reply = await self._wait(seat, wire)
+            reply = await self._wait(seat, wire, brought.responses)
         if isinstance(reply, Finished) and reply.view.outcome is None:
             raise failure_of(reply.view)
         return reply
@@ -121,10 +125,11 @@ class Gateway:
             context=copy_context() if isinstance(durable.function.run, WholeStep) else None,
         )
 
-    async def _wait(self, seat: Seat, wire: Wire) -> Reply:
+    async def _wait(self, seat: Seat, wire: Wire, responses: Mapping[str, Any]) -> Reply:
         try:
             call_id = await self._start(seat, wire)
-            reply = await seat.waiting.until_settled(self._engine, call_id)
+            answered = await self._answer(call_id, responses) if responses else ()
+            reply = await seat.waiting.until_settled(self._engine, call_id, answered)
         except Exception:
             self._told(seat, wire)
             raise
@@ -133,6 +138,16 @@ class Gateway:
         if reply.view.status == "stuck":
             self._told(seat, wire)
         return reply
+
+    async def _answer(self, call_id: str, responses: Mapping[str, Any]) -> list[str]:
+        """Which of the call's questions the request has answered, now or before."""
+        answers = answers_in(responses, (await self._engine.get(call_id)).questions)
+        for answer in answers:
+            with suppress(
+                AlreadyAnswered, CallEnded, CallNotFound
+            ):  # somebody was faster, or the same state came again
+                await self._engine.deliver(call_id, answer)
+        return [answer.name for answer in answers]
 
     def _told(self, seat: Seat, wire: Wire) -> None:
         """What the client gets is no answer of the call's: that is still to come, for whoever asks again."""
@@ -297,11 +312,13 @@ def _programs_exchange() -> Generator[Wire]:
         wire.close(handed=True)
 
 
-def told_by(ctx: RequestContext | None) -> Conversation:
+def told_by(ctx: RequestContext | None, durable: Durable) -> Conversation:
     """The way in which a request's client is talked to."""
     if ctx is None:
         return Nobody()
-    return (StatelessConversation if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else SessionConversation)(ctx)
+    if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        return StatelessConversation(ctx, is_lent=not is_for(ctx, durable))
+    return SessionConversation(ctx)
 
 
 def event_of(change: NotifyChange) -> ServerEvent:

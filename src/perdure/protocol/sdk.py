@@ -13,7 +13,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.subscriptions import ListenHandler
-from mcp.shared.dispatcher import DispatchContext
+from mcp.shared.dispatcher import CallOptions, DispatchContext
 from mcp.shared.message import MessageMetadata
 
 RequestContext = ServerRequestContext[Any, Any]
@@ -48,6 +48,11 @@ def metadata_of(ctx: RequestContext) -> MessageMetadata:
 def cancel_was_requested(ctx: RequestContext) -> bool:
     """The client sent `notifications/cancelled` for this request, and the transport passed it on."""
     return _dispatched(ctx).cancel_requested.is_set()
+
+
+async def ask_client(ctx: RequestContext, method: str, params: dict[str, Any], request_id: str) -> dict[str, Any]:
+    """Send a request to the client, on the stream of the one that it waits for. Raises `MCPError` as it answers."""
+    return await _dispatched(ctx).send_raw_request(method, params, CallOptions(request_id=request_id))
 
 
 def close_listens(server: MCPServer[Any]) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import secrets
 
-from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError, NoBackChannelError
+from mcp_types import CONNECTION_CLOSED
+from pydantic_core import to_json
 
 from perdure.core.commands import NotifyChange, SendLog
 from perdure.engine import Question, QuestionKind
 from perdure.protocol.conversation import log_message
+from perdure.protocol.inputs import answers_in, method_of
+from perdure.protocol.questions import asks_of
+from perdure.protocol.sdk import RequestContext, ask_client
+
+log = logging.getLogger("perdure")
 
 
 class SessionConversation:
@@ -16,12 +24,35 @@ class SessionConversation:
 
     asks_by_reply = False
 
-    def __init__(self, request: ServerRequestContext[Any, Any]) -> None:
-        self.asks: frozenset[QuestionKind] = frozenset()
+    def __init__(self, request: RequestContext) -> None:
+        self._request = request
         self._session = request.session
         self._request_id = request.request_id
+        # JSON responses and `stateless_http` have no way back to the client.
+        can_ask = self._session.can_send_request
+        self.asks: frozenset[QuestionKind] = asks_of(self._session.client_capabilities if can_ask else None)
+        self._visits: set[str] = set()
+        """Pages that its user was asked to open, and did not decline to."""
 
-    async def ask(self, call_id: str, question: Question) -> bytes | None: ...
+    async def ask(self, call_id: str, question: Question) -> bytes | None:
+        # Never an integer, and unique over restarts: a session's messages may be replayed to its client by another
+        # process, which counts from 1 again.
+        request_id = f"question-{secrets.token_hex(16)}"
+        try:
+            self._visits.add(question.name)
+            said = await ask_client(self._request, method_of(question), question.params, request_id)
+            if said.get("action") != "accept":
+                self._visits.discard(question.name)
+            (answer,) = answers_in({question.name: said}, [question])
+            return answer.value
+        except NoBackChannelError:
+            return None
+        except MCPError as error:
+            return None if error.code == CONNECTION_CLOSED else _unanswered(question, error)
+
+    async def settled(self, question: Question) -> None:
+        if question.kind == "url" and question.name in self._visits:
+            await self._session.send_elicit_complete(question.params["elicitationId"], self._request_id)
 
     async def progress(self, progress: float, total: float | None, message: str | None) -> None:
         await self._session.report_progress(progress, total, message)
@@ -39,3 +70,12 @@ class SessionConversation:
                 await self._session.send_resource_list_changed()
             case "resource":
                 await self._session.send_resource_updated(change.uri or "")
+
+
+def _unanswered(question: Question, error: MCPError) -> bytes | None:
+    """The client answered with an error, or with what is no answer. It is asked once: the next time would be the same.
+
+    A person's question counts as dismissed. A model's has no such answer, and is left to whoever else may give one.
+    """
+    log.warning("a client did not answer %r: %s", question.name, error)
+    return None if question.kind == "sampling" else to_json({"action": "cancel"})

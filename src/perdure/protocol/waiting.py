@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import suppress
 from datetime import timedelta
 from math import inf
 
 from perdure.core.commands import NotifyChange, SendLog
-from perdure.engine import Answer, CallView, Engine, Question
-from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound
+from perdure.engine import CallView, Engine, Question
+from perdure.protocol.asking import Asking
 from perdure.protocol.conversation import Conversation
 from perdure.protocol.progress import Pulse
 from perdure.protocol.replies import Finished, HandedOff, NeedsInput, Reply
@@ -25,7 +24,7 @@ class Waiting:
     def __init__(self, conversation: Conversation, handoff_after: timedelta | None = None) -> None:
         self._conversation = conversation
         self._handoff_after = handoff_after
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[str, Asking] = {}
         self._news: list[SendLog | NotifyChange] = []
         self._stop: Exception | None = None
         self._scope: asyncio.Timeout | None = None
@@ -55,8 +54,8 @@ class Waiting:
         finally:
             if handoff is not None:
                 handoff.cancel()
-            for task in self._asking.values():
-                task.cancel()
+            for asking in self._asking.values():
+                asking.withdraw()
 
     async def _until_settled(self, engine: Engine, call_id: str, answered: Collection[str], handoff_at: float) -> Reply:
         if self._handoff_after == timedelta(0):
@@ -84,11 +83,12 @@ class Waiting:
                 await pulse.beat(clock.now())
             if view is not None:
                 if _is_settled(view):
+                    await self._settle()
                     return Finished(view)
                 open_questions = self._open(view, answered)
                 if open_questions and self._conversation.asks_by_reply:
                     return NeedsInput(view, open_questions)
-                self._ask(engine, call_id, open_questions)
+                await self._ask(engine, call_id, open_questions)
             if self._stop is not None:
                 raise self._stop
             if clock.now() >= handoff_at:
@@ -97,7 +97,7 @@ class Waiting:
     async def _next_to_tell(self, views: AsyncIterator[CallView], pulse: Pulse) -> CallView:
         """The next view of which the client hears."""
         async for view in views:
-            if pulse.follow(view) or _is_settled(view) or view.questions:
+            if pulse.follow(view) or _is_settled(view) or view.questions or self._asking:
                 return view
         raise AssertionError("a watch ended before its call")
 
@@ -108,20 +108,20 @@ class Waiting:
         asks = self._conversation.asks
         return tuple(each for each in view.questions if each.kind in asks and each.name not in answered)
 
-    def _ask(self, engine: Engine, call_id: str, questions: tuple[Question, ...]) -> None:
+    async def _ask(self, engine: Engine, call_id: str, questions: tuple[Question, ...]) -> None:
         """Each once, while the request waits; what was answered elsewhere need not be answered here any more."""
         for name in self._asking.keys() - {question.name for question in questions}:
-            self._asking[name].cancel()
+            if not self._asking[name].is_answered:
+                await self._asking[name].settle()
         for question in questions:
             if question.name not in self._asking:
-                asking = self._ask_one(engine, call_id, question)
-                self._asking[question.name] = asyncio.get_running_loop().create_task(asking)
+                self._asking[question.name] = Asking(self._conversation, question)
+                self._asking[question.name].begin(engine, call_id)
 
-    async def _ask_one(self, engine: Engine, call_id: str, question: Question) -> None:
-        value = await self._conversation.ask(call_id, question)
-        if value is not None:
-            with suppress(AlreadyAnswered, CallEnded, CallNotFound):  # somebody was faster
-                await engine.deliver(call_id, Answer(question.name, value))
+    async def _settle(self) -> None:
+        """Nothing is asked any more, and the client knows it before it has the answer to its request."""
+        for asking in self._asking.values():
+            await asking.settle()
 
     async def _say_news(self) -> None:
         while self._news:
