@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import islice, repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perdure.servers.billing import Decision, Policy
-from perdure.servers.invoice import invoice_server, mcp
+from perdure.servers.invoice import invoice_server, mcp, status_of
 from perdure.servers.invoice_jobs import decision
 from perdure.servers.standins.faults import Cut, Down, Fault, Refuse, Slow, by_chance
 from perdure.testing import Trial, crash_everywhere, trial
@@ -139,6 +140,18 @@ async def test_an_approval_before_the_invoice_is_ready_counts(monkeypatch: pytes
         assert (await state(t, call_id), found.paid) == ("PAID", ["hosting", "pens"])
 
 
+async def test_an_approval_before_anybody_works_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mcp = invoice_server(engine=tmp_path / "invoice.db")
+    async with services(monkeypatch) as found:
+        async with mcp.serving(work=False):
+            call = await mcp.calls.start("invoice", LARGE)
+            assert status_of(await mcp.calls.get(call.id)).state == "INITIALIZING"
+            await mcp.calls.signal(call.id, decision, Decision(approved=True))
+        async with mcp.serving():
+            assert (await mcp.calls.result(call.id, timeout=timedelta(seconds=30))).state == "PAID"
+        assert found.paid == ["hosting", "pens"]
+
+
 async def test_a_rejection_before_the_invoice_is_ready_beats_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     async with failing(monkeypatch, erp=[Refuse(503, "3600")]) as (found, t):
         call_id = await sent(t, SMALL)
@@ -256,7 +269,7 @@ async def test_an_invoice_that_is_sent_again_is_the_same_call(work: Work) -> Non
 async def test_another_invoice_of_the_same_id_is_refused(work: Work) -> None:
     found, t = work
     await sent(t, SMALL)
-    with pytest.raises(Refusal, match="'invoice-7' of 'invoice' belongs to a call with other arguments"):
+    with pytest.raises(Refusal, match="There is another invoice '7' already"):
         await ask(t.client, "process_invoice", **LARGE)
     assert found.paid == ["ink", "pens"]
 

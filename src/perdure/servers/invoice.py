@@ -21,6 +21,7 @@ from perdure import (
     CallNotFound,
     Calls,
     CallView,
+    Conflict,
     DurableContext,
     DurableMCP,
     ToolError,
@@ -72,7 +73,14 @@ class InvoiceTools:
 
     async def process_invoice(self, ctx: DurableContext, invoice: Invoice) -> Accepted:
         """Have an invoice validated, approved and paid. Answers at once; sent again it is the same call."""
-        return Accepted(call_id=(await self._jobs.invoice.start(invoice)).id)
+        try:
+            call = await self._jobs.invoice.start(invoice)
+        except Conflict as taken:
+            raise ToolError(
+                f"There is another invoice {invoice.invoice_id!r} already. Send that one unchanged to get its call_id, "
+                "or give this one an invoice_id of its own."
+            ) from taken
+        return Accepted(call_id=call.id)
 
     async def invoice_status(self, call_id: str) -> InvoiceStatus:
         """How far an invoice is: its state, who decided what, and which lines are paid."""
