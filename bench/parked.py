@@ -19,11 +19,11 @@ from bench.child import running, say
 from bench.functions import NUMBER, body, request_for, step
 from bench.promises import Effort, Measured
 from bench.rounds import ms
-from perdure.core.call import new_call_id, new_seed
+from perdure.core.call import PYTHON, new_call_id, new_seed
 from perdure.effects import Effects
 from perdure.engine import Request, Signal, SignalSpec
 from perdure.engines.embedded.connections import connect_writer
-from perdure.engines.embedded.engine import PYTHON, Embedded
+from perdure.engines.embedded.engine import Embedded
 from perdure.engines.embedded.journal import Append, Leave, Register, StartCall
 from perdure.engines.embedded.ledger import PAYLOAD_LIMIT, Ledger, perform
 

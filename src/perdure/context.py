@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, MutableMapping, Seq
 from datetime import UTC, datetime, timedelta
 from logging import Logger, LoggerAdapter
 from random import Random
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, cast, overload
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 from perdure.core.commands import Level, NotifyChange, ReportProgress, SendLog, SetStatus
 from perdure.effects import Effects, Frame, Host, current_effects, running_frame
 from perdure.engine import Principal, QuestionAsk
-from perdure.errors import InputUnavailable, NotRecordable, PerdureError
+from perdure.errors import Continued, InputUnavailable, NotRecordable, PerdureError
 from perdure.step import Step, step
 
 if TYPE_CHECKING:
@@ -65,11 +65,14 @@ class DurableContext(Generic[App]):
         calls: Calls,
         logger: Logger,
         signals: Collection[str] | None = None,
+        with_arguments: Callable[[dict[str, Any]], bytes] | None = None,
     ) -> None:
-        """To be made in the body. `signals` are the names that the call takes, where they are known."""
+        """To be made in the body. `signals` are the names that the call takes, where they are known; `with_arguments`
+        makes the recorded arguments of a call like this one in which the given ones are others."""
         self._effects = effects
         self._host = host
         self._signals = signals
+        self._with_arguments = with_arguments
         self.call_id = effects.call_id
         self.principal = principal
         self.calls = calls
@@ -223,6 +226,18 @@ class DurableContext(Generic[App]):
     def patched(self, change: str) -> bool:
         """True in calls that come here for the first time with this code; false in those that had passed before."""
         return self._here.patched(change)
+
+    async def continue_as(self, **arguments: Any) -> NoReturn:
+        """Begin anew with a new journal: for what goes on for ever, whose journal would grow without end.
+
+        The call keeps its id, its key, who waits for it and the signals that it did not receive yet; the arguments that
+        are given replace the old ones. Steps that run are given up, and children cancelled. Clean-up (`finally`) runs
+        first. Raises `TypeError` or pydantic's `ValidationError` for arguments that the function does not take.
+        """
+        self._here  # noqa: B018 - refuses outside the body
+        if self._with_arguments is None:
+            raise PerdureError("This body has no arguments to continue with.")
+        raise Continued(self._with_arguments(arguments))
 
     # --- what others see ---
 

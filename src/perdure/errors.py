@@ -24,7 +24,7 @@ PerdureError
     ├── SchemaTooNew
     └── NetworkFileSystem
 
-`Parked` is no error: it is how a body is asked to leave memory.
+`Parked` and `Continued` are no errors: a body is asked to leave memory by the one, and begins anew by the other.
 """
 
 from __future__ import annotations
@@ -247,6 +247,14 @@ class NetworkFileSystem(StorageError):
         self.path = path
         self.kind = kind
         super().__init__(f"{path} is on {kind}, where file locks cannot be trusted. Use a local disk.")
+
+
+class Continued(BaseException):
+    """Raised in a body that goes on with a new journal; its clean-up still runs."""
+
+    def __init__(self, arguments: bytes) -> None:
+        self.arguments = arguments
+        super().__init__("the call goes on with a new journal")
 
 
 class Parked(BaseException):

@@ -145,5 +145,9 @@ class Arguments:
     def encode(self, arguments: Mapping[str, Any]) -> bytes:
         return self._codec.encode(arguments)
 
+    def encode_values(self, arguments: Mapping[str, Any]) -> bytes:
+        """Of a body that continues with them; raises as `validate` does."""
+        return self.encode(self.validate(arguments))
+
     def decode(self, raw: bytes) -> dict[str, Any]:
         return self._codec.decode(raw)

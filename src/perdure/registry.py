@@ -193,7 +193,7 @@ class Registry:
     def keep(
         self, fn: Callable[..., Any], kind: Kind, name: str, plan: Plan, parameters: Parameters, outcome: Outcome
     ) -> Durable:
-        run = self._run_of(fn, kind, plan, parameters.decode, outcome)
+        run = self._run_of(fn, kind, plan, parameters.decode, parameters.encode_values, outcome)
         durable = Durable(
             kind=kind,
             name=name,
@@ -218,7 +218,7 @@ class Registry:
             return codec.encode(value)
 
         outcome = Outcome(encode, codec.decode)
-        run = self._run_of(fn, "job", plan, arguments.decode, outcome)
+        run = self._run_of(fn, "job", plan, arguments.decode, arguments.encode_values, outcome)
         function = Function(function_name(fn), name, "job", run, self)
         job = self._jobs[name] = Job(_RegisteredJob(name, function.name, arguments, plan.options, outcome, self._home))
         self._offer(function)
@@ -252,6 +252,7 @@ class Registry:
         kind: Kind,
         plan: Plan,
         decode: Callable[[bytes], dict[str, Any]],
+        encode: Callable[[dict[str, Any]], bytes],
         outcome: Outcome,
     ) -> BodyFunction | WholeStep:
         def sdk_context_of(facts: CallFacts) -> Context[Any, Any]:
@@ -262,6 +263,7 @@ class Registry:
             fn,
             way=plan.way,
             decode=decode,
+            encode=encode,
             outcome=outcome,
             options=plan.options,
             host=self,

@@ -243,6 +243,7 @@ class Parameters:
     def __init__(self, model: type[BaseModel], validate: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self.validate = validate
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        self._names = frozenset(fields)
         self._made = [name for name, field in fields.items() if field.default_factory is not None]
         plain = {name: field for name, field in fields.items() if _has_plain_default(field)}
         as_sent = {name: _validated(field) for name, field in plain.items()}
@@ -273,6 +274,13 @@ class Parameters:
             return values
         compared = {**values, **{name: raw.get(name) for name in self._secret}}
         return compared | {name: value for name, value in self._as_sent.items() if name not in raw}
+
+    def encode_values(self, values: dict[str, Any]) -> bytes:
+        """Of a body that continues with them. Raises `TypeError` for one that the function does not have."""
+        if unknown := sorted(values.keys() - self._names):
+            raise TypeError(f"There is no argument {', '.join(unknown)}: there are {', '.join(sorted(self._names))}.")
+        raw: dict[str, Any] = from_json(to_json(values, by_alias=True))
+        return self.encode(raw, self.validate(raw)).payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         return self.validate(from_json(payload))
@@ -379,6 +387,7 @@ def run_of(
     *,
     way: Way,
     decode: Callable[[bytes], dict[str, Any]],
+    encode: Callable[[dict[str, Any]], bytes],
     outcome: Outcome,
     options: Options,
     host: Host,
@@ -386,10 +395,11 @@ def run_of(
     sdk_context: str | None = None,
     sdk_context_of: Callable[[CallFacts], Any] | None = None,
 ) -> BodyFunction | WholeStep:
-    """How calls of `fn` run. `decode` makes its arguments of what was recorded, in every life anew."""
+    """How calls of `fn` run. `decode` makes its arguments of what was recorded, in every life anew; `encode` records
+    others, by name and validated."""
     if our_context is not None:
         signals = {signal.name: signal.decode for signal in options.signals}
-        return BodyFunction(_body(fn, decode, outcome, host, our_context, signals), signals)
+        return BodyFunction(_body(fn, decode, encode, outcome, host, our_context, signals), signals)
     assert way == "whole step"
     given: Callable[[CallFacts], dict[str, Any]] = lambda facts: {}  # noqa: E731
     if sdk_context is not None and sdk_context_of is not None:
@@ -400,6 +410,7 @@ def run_of(
 def _body(
     fn: Callable[..., Coroutine[Any, Any, Any]],
     decode: Callable[[bytes], dict[str, Any]],
+    encode: Callable[[dict[str, Any]], bytes],
     outcome: Outcome,
     host: Host,
     our_context: str,
@@ -420,6 +431,7 @@ def _body(
             calls=host.calls_of(facts.caller),
             logger=logger,
             signals=signals,
+            with_arguments=lambda changed: encode({**values, **changed}),
         )
         try:
             return await outcome.encode(await fn(**values, **{our_context: context}))

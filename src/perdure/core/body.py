@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from random import Random
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from perdure.core.codec import decode_error, encode_error
 from perdure.core.codec import digest as digest_of
@@ -21,6 +21,7 @@ from perdure.core.commands import (
     AwaitEnd,
     Command,
     Complete,
+    ContinueAs,
     Decided,
     DropTimer,
     EndCancelled,
@@ -55,7 +56,7 @@ from perdure.core.events import (
 from perdure.core.loop import MOST_CALLBACKS, BodyLoop
 from perdure.core.signals import SignalBuffer
 from perdure.core.tasks import BodyTask
-from perdure.errors import Diverged
+from perdure.errors import Continued, Diverged
 
 T = TypeVar("T")
 
@@ -134,6 +135,10 @@ class Body:
     def questions_given_up(self) -> tuple[str, ...]:
         """Where this body asked something whose answer it does not wait for any more."""
         return tuple(ask.key for ask in self._given_up.values() if type(ask) is AwaitAnswer)
+
+    def signals_unheard(self) -> list[tuple[str, bytes]]:
+        """By name, in the order in which they came; what was not received is there for who goes on."""
+        return [(name, value) for name, buffer in self._signals.items() for value in buffer.values]
 
     @property
     def is_waiting(self) -> bool:
@@ -285,6 +290,8 @@ class Body:
         if main.cancelled():
             return EndCancelled() if self._cancels else Fail(encode_error(asyncio.CancelledError()))
         error = main.exception()
+        if error is not None and (continued := _continued(error)) is not None:
+            return ContinueAs(continued.arguments)
         return Complete(main.result()) if error is None else Fail(encode_error(error))
 
     def _diverged(self, event: Fed) -> Diverged:
@@ -476,6 +483,17 @@ def _is_answer(event: Outcome, ask: Ask) -> bool:
     if isinstance(event, ChildEnded) or isinstance(ask, AwaitEnd | AwaitAnswer):
         return True
     return event.name == ask.name and event.digest == ask.digest
+
+
+def _continued(error: BaseException) -> Continued | None:
+    """Also out of a task group, if nothing but that happened in it."""
+    if isinstance(error, Continued):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    found = [_continued(each) for each in group.exceptions]
+    return found[0] if None not in found else None
 
 
 _ASKS = (RunStep, StartChild, JoinCall, UseStore, AskQuestion, SetTimer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from typing import Literal
 
 Status = Literal["running", "waiting", "stuck", "completed", "failed", "cancelled"]
@@ -19,6 +20,10 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     "failed": frozenset(),
     "cancelled": frozenset(),
 }
+
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""What a divergence names: the standard library's tasks may wake in another order in the next one."""
 
 
 def new_call_id() -> str:

@@ -180,10 +180,17 @@ class EndCancelled:
     """The body ended by the cancellation that was asked for."""
 
 
+@record
+class ContinueAs:
+    """The call goes on from its start, with these arguments and a new journal."""
+
+    arguments: bytes
+
+
 Tell = SetStatus | ReportProgress | SendLog | NotifyChange
 """What a body says without waiting for an answer."""
 
-Finish = Complete | Fail | EndCancelled
+Finish = Complete | Fail | EndCancelled | ContinueAs
 
 Ask = RunStep | StartChild | JoinCall | UseStore | AskQuestion | AwaitEnd | AwaitAnswer
 """What a body waits for and can give up."""

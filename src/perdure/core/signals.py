@@ -23,6 +23,11 @@ class SignalBuffer:
         else:
             self._values.append(value)
 
+    @property
+    def values(self) -> tuple[bytes, ...]:
+        """What came and was not taken."""
+        return tuple(self._values)
+
     async def take(self) -> bytes:
         """A take that is cancelled takes nothing."""
         if self._values:

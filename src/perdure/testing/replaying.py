@@ -14,7 +14,7 @@ from typing import Any
 from perdure.core.audit import watching
 from perdure.core.body import Body
 from perdure.core.codec import decode_event
-from perdure.core.commands import Complete, EndCancelled, Fail, Finish
+from perdure.core.commands import Complete, ContinueAs, EndCancelled, Fail, Finish
 from perdure.core.events import Cancelled, Completed, Failed, Marked, Started, StepLate
 from perdure.engine import BodyFunction, CallFacts, Principal
 from perdure.engines.embedded.engine import Embedded
@@ -90,6 +90,8 @@ def _answer(finish: Finish | None) -> dict[str, Any]:
             return {"end": "failed", "payload": error.decode()}
         case EndCancelled():
             return {"end": "cancelled", "payload": None}
+        case ContinueAs(arguments):
+            return {"end": "continued", "payload": arguments.decode()}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from anyio import CancelScope
 
-from perdure.core.call import new_call_id, new_seed
+from perdure.core.call import PYTHON, new_call_id, new_seed
 from perdure.core.events import Event
 from perdure.engine import (
     Accepted,
@@ -51,7 +51,6 @@ from perdure.engines.embedded.journal import (
     commit,
 )
 from perdure.engines.embedded.ledger import PAYLOAD_LIMIT
-from perdure.engines.embedded.ledger.appending import PYTHON
 from perdure.engines.embedded.memory import MemoryJournal
 from perdure.engines.embedded.presence import Alone, AmongOthers, Presence
 from perdure.engines.embedded.sqlite import SqliteJournal

@@ -70,6 +70,8 @@ class Held:
     """Lives in a row that ended with their process dead and nothing recorded in between, this claim's included."""
     begun: bool
     """A whole step: an earlier life began it."""
+    run: int = 0
+    """How often it went on with a new journal."""
 
 
 @record
@@ -244,6 +246,28 @@ class QuestionAsked:
     asked: Asked
     told: tuple[Delivered, ...]
     """The ancestor that shows it, if the call itself does not."""
+
+
+@keyword_record
+class Continue(Write["Continued"]):
+    """The call goes on with a new journal and these arguments. What its last body asked for is given up: children are
+    cancelled, questions withdrawn. Signals stay: those that the body did not receive come before those of the inbox.
+    """
+
+    n: int
+    epoch: int
+    at: float
+    arguments: bytes
+    consumed: tuple[int, ...]
+    unheard: tuple[tuple[str, bytes], ...]
+    seed: int
+    python: str
+
+
+@record
+class Continued:
+    held: Held
+    told: tuple[Delivered, ...]
 
 
 @record

@@ -77,6 +77,10 @@ class LiveCall:
         if not self.left:
             self.show(progress=Progress(progress, total, message))
 
+    def place(self, key: str) -> str:
+        """What makes an ask of this call's body unlike all others of the call, also those of its earlier journals."""
+        return key if self.held.run == 0 else f"{self.held.run}:{key}"
+
     async def note(self, attempt: Attempt, status: Status) -> None:
         try:
             await commit(self.ground.journal, NoteAttempt(self.n, self.held.epoch, attempt, status))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core import commands as c
 from perdure.core.body import WAITS, Body
-from perdure.core.call import Status, child_call_id
+from perdure.core.call import PYTHON, Status, child_call_id, new_seed
 from perdure.core.codec import decode_error, encode_error, encode_step_error
 from perdure.core.events import (
     Answered,
@@ -48,6 +48,8 @@ from perdure.engines.embedded.journal import (
     AppendStore,
     Attempt,
     Claimed,
+    Continue,
+    Continued,
     Delivered,
     ForgetCrashes,
     Held,
@@ -299,7 +301,7 @@ class BodyCall(LiveCall):
                 case c.ReportProgress():
                     progress = Progress(command.progress, command.total, command.message)
                     shown["progress"] = written["progress"] = progress
-                case c.Complete() | c.Fail() | c.EndCancelled():
+                case c.Complete() | c.Fail() | c.EndCancelled() | c.ContinueAs():
                     finish = command
         if cancels:
             written["cancels"] = tuple(cancels)
@@ -366,6 +368,11 @@ class BodyCall(LiveCall):
         shown: dict[str, Any],
         written: dict[str, Any],
     ) -> None:
+        if isinstance(finish, c.ContinueAs):
+            if written:
+                self._append((), (), [], shown, written, self._status)
+            self._continue(finish, rows, held)
+            return
         now = self.ground.clock.now()
         keeps = False
         end: End
@@ -394,6 +401,39 @@ class BodyCall(LiveCall):
         if body is not None:
             body.drop()
         if check:
+            self._check_replay(finish)
+
+    def _continue(self, finish: c.ContinueAs, rows: tuple[int, ...], held: list[c.Command]) -> None:
+        """With a new journal, in a body that begins when the old one's end is committed."""
+        body = self._body
+        assert body is not None
+        self.left = True
+        write = Continue(
+            n=self.n,
+            epoch=self.held.epoch,
+            at=self.ground.clock.now(),
+            arguments=finish.arguments,
+            consumed=rows,
+            unheard=tuple(body.signals_unheard()),
+            seed=new_seed(),
+            python=PYTHON,
+        )
+
+        def continued(result: Continued, error: BaseException | None) -> None:
+            if error is not None:
+                self.refused(error)
+                return
+            for command in held:
+                if isinstance(command, c.SendLog | c.NotifyChange):
+                    self.ground.notify(Notice(self.call_id, command))
+            self._forget()
+            self.ground.wake(result.told)
+            self.ground.go_on(result.held)
+
+        self._stop()
+        body.drop()
+        self.ground.journal.write(write, continued)
+        if self.function.check:
             self._check_replay(finish)
 
     def _check_replay(self, finish: c.Finish) -> None:
@@ -519,7 +559,7 @@ class BodyCall(LiveCall):
             event = self._decided_event(command, result, now)
             self._feed(event, recorded=True)
             self._feed_backlog()
-            if isinstance(event, ChildStarted) and event.call_id != child_call_id(self.call_id, event.key):
+            if isinstance(event, ChildStarted) and event.call_id != child_call_id(self.call_id, self.place(event.key)):
                 # It was there before us, and may have ended already.
                 self.look_soon()
 
@@ -544,7 +584,7 @@ class BodyCall(LiveCall):
                     principal=self.principal,
                     waiting=None,
                     parent=Place(self.call_id, command.key),
-                    call_id=child_call_id(self.call_id, command.key),
+                    call_id=child_call_id(self.call_id, self.place(command.key)),
                 )
                 return AppendChild(request=request, detached=command.detached, **place)
             case c.JoinCall():

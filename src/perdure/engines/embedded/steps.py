@@ -58,6 +58,7 @@ class Ground(Protocol):
 class Owner(Protocol):
     """The call that a step belongs to."""
 
+    def place(self, key: str) -> str: ...
     @property
     def call_id(self) -> str: ...
     @property
@@ -260,7 +261,7 @@ class StepRun:
                 call_id=owner.call_id,
                 name=self.name,
                 attempt=max(self._attempt, 1),
-                place=self.key,
+                place=owner.place(self.key),
                 in_body=self._in_body,
                 report=owner.report,
                 loop=asyncio.get_running_loop(),
@@ -279,7 +280,7 @@ class StepRun:
         return Returned(raw, max(self._attempt, 1), began)
 
     def _unknown(self) -> OutcomeUnknown:
-        return OutcomeUnknown(self.name, idempotency_key(self._owner.call_id, self.key))
+        return OutcomeUnknown(self.name, idempotency_key(self._owner.call_id, self._owner.place(self.key)))
 
 
 class _TimedOut(TimeoutError):

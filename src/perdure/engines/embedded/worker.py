@@ -201,6 +201,12 @@ class Worker:
             log.exception("call %s cannot begin", call.call_id)
             call.stick(error, diverged=True)
 
+    def go_on(self, held: Held) -> None:
+        """A call that has a new journal; what came for it stayed."""
+        self.begin(held, None)
+        if (call := self._live.get(held.view.id)) is not None:
+            call.look_soon()
+
     def _load(self, held: Held, context: Context | None) -> LiveCall | None:
         function = self._find(held.view.function)
         if function is None or self.draining:

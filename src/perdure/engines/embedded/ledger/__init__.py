@@ -6,7 +6,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from perdure.engines.embedded import journal as j
-from perdure.engines.embedded.ledger import appending, arriving, asking, reading, starting, stores, waiting, working
+from perdure.engines.embedded.ledger import (
+    appending,
+    arriving,
+    asking,
+    continuing,
+    reading,
+    starting,
+    stores,
+    waiting,
+    working,
+)
 from perdure.engines.embedded.ledger.ledger import PAYLOAD_LIMIT, Ledger
 
 __all__ = ["BEGINS_CALLS", "PAYLOAD_LIMIT", "Ledger", "answer", "crash_points", "perform"]
@@ -20,6 +30,7 @@ WRITES: dict[type[j.Write[Any]], Callable[[Ledger, Any], Any]] = {
     j.AppendChild: appending.append_child,
     j.AppendJoin: appending.append_join,
     j.AppendQuestion: asking.append_question,
+    j.Continue: continuing.continue_call,
     j.MarkStuck: appending.mark_stuck,
     j.Yield: appending.yield_call,
     j.ForgetCrashes: appending.forget_crashes,

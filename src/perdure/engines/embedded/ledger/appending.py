@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import secrets
 
-from perdure.core.call import new_call_id
+from perdure.core.call import PYTHON, new_call_id
 from perdure.core.codec import encode_error
 from perdure.core.events import (
     ChildRefused,
@@ -37,8 +36,6 @@ from perdure.engines.embedded.ledger.rows import AT_ONCE, VERSIONS_OF_A_LIFE, pr
 from perdure.engines.embedded.ledger.starting import bind, find, insert
 from perdure.engines.embedded.ledger.stores import use_store
 from perdure.errors import CallNotFound, PayloadTooLarge, PerdureError, Refused
-
-PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 # What an abandoned step came to may come after the end, which stays the end.
 GO_ON = """

@@ -58,7 +58,7 @@ def _tell_linked(ledger: Ledger, n: int, at: float) -> tuple[Delivered, ...]:
     assert linked is not None
     is_awaited, awaits = linked
     told = _tell_parents(ledger, n) if is_awaited else ()
-    return (*told, *_give_up_all(ledger, n, at)) if awaits else told
+    return (*told, *give_up_all(ledger, n, at)) if awaits else told
 
 
 def give_up(ledger: Ledger, n: int, children: Iterable[str], at: float) -> list[Delivered]:
@@ -84,7 +84,7 @@ def _cancel_child(ledger: Ledger, child: int, at: float, *, runs_nothing: bool) 
     return (put(ledger, child, CancelAsked("", at)),)
 
 
-def _give_up_all(ledger: Ledger, n: int, at: float) -> list[Delivered]:
+def give_up_all(ledger: Ledger, n: int, at: float) -> list[Delivered]:
     """Also those whose start was on its way when the body ended."""
     children = ledger.execute(CHILDREN, (n,)).fetchall()
     return give_up(ledger, n, dict.fromkeys(call_id for (call_id,) in children), at)

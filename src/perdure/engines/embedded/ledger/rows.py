@@ -43,7 +43,7 @@ VIEW = f"""
 """
 """The columns of a view, for SELECT from calls."""
 
-HELD = f"{VIEW}, epoch, principal, seed, python, created + delay, deadline, crashes, begun, {ARGUMENTS}"
+HELD = f"{VIEW}, epoch, principal, seed, python, created + delay, deadline, crashes, begun, run, {ARGUMENTS}"
 
 
 def view_of(row: Row, now: float) -> CallView:
@@ -115,7 +115,7 @@ def find_view(ledger: Ledger, n: int) -> CallView:
 
 def held_of(row: Row, now: float) -> Held:
     """Of a row with the columns of `HELD`, claimed just now."""
-    epoch, principal, seed, python, starts, deadline, crashes, begun, arguments = row[26:]
+    epoch, principal, seed, python, starts, deadline, crashes, begun, run, arguments = row[26:]
     return Held(
         n=row[0],
         epoch=epoch,
@@ -129,6 +129,7 @@ def held_of(row: Row, now: float) -> Held:
         deadline=deadline,
         crashes=crashes,
         begun=begun > 1,  # this life is counted
+        run=run,
     )
 
 

@@ -13,6 +13,7 @@ CREATE TABLE calls (
     seq INTEGER NOT NULL DEFAULT 0,   -- how many events it has
     version INTEGER NOT NULL DEFAULT 0,
     crashes INTEGER NOT NULL DEFAULT 0,
+    run INTEGER NOT NULL DEFAULT 0,   -- how often it went on with a new journal
     begun INTEGER NOT NULL DEFAULT 0, -- lives that may have begun it: all but those that gave it back
     diverged INTEGER NOT NULL DEFAULT 0, -- stuck, and each newly started process tries once more
     waiting INTEGER NOT NULL DEFAULT 0,  -- how many requests wait for it
