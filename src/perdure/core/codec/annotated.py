@@ -38,11 +38,13 @@ class AnnotatedCodec(Generic[T]):
         self._parse = self._adapter.validator.validate_json
 
     def encode(self, value: T) -> bytes:
+        if type(value) is self._scalar and is_plain(value):
+            return self._dump(value)  # of what fits and has no fields, the options below change nothing
         try:
             raw = self._dump(value, by_alias=False, round_trip=True, warnings="error")
         except (PydanticSerializationError, RecursionError, ValueError) as exc:
             raise NotRecordable(self.what, _why_not_written(exc)) from exc
-        if not ((self._plain or type(value) is self._scalar) and is_plain(value)):
+        if not (self._plain and is_plain(value)):
             self._prove(value, raw)
         return raw
 
