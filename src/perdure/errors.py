@@ -62,15 +62,26 @@ class CallFailed(PerdureError):
 
 
 class OutcomeUnknown(PerdureError):
-    """The step was interrupted, and nothing can tell whether it happened; it is not run again."""
+    """The step was interrupted, and nothing can tell whether it happened; it is not run again.
 
-    def __init__(self, step: str, idempotency_key: str) -> None:
+    `call` is given where the call is that one step: its code need not know of idempotency keys.
+    """
+
+    def __init__(self, step: str, idempotency_key: str, call: str | None = None) -> None:
         self.step = step
         self.idempotency_key = idempotency_key
-        super().__init__(
-            f"Step {step!r} was interrupted and may have happened. "
-            f"Look for the idempotency key {idempotency_key} where its effect would be, then retry the call."
-        )
+        self.call = call
+        if call is None:
+            super().__init__(
+                f"Step {step!r} was interrupted and may have happened. "
+                f"Look for the idempotency key {idempotency_key} where its effect would be, then retry the call."
+            )
+        else:
+            super().__init__(
+                f"{step!r} was interrupted and may have happened, so it is not run again by itself. "
+                f"Look where its effect would be; if it did not happen, `perdure retry {call}` runs it once more. "
+                "(A tool that may run twice says so: annotated idempotent, or rerun=True.)"
+            )
 
 
 class InputUnavailable(PerdureError):
@@ -247,6 +258,20 @@ class NetworkFileSystem(StorageError):
         self.path = path
         self.kind = kind
         super().__init__(f"{path} is on {kind}, where file locks cannot be trusted. Use a local disk.")
+
+
+FOR_CLIENTS = (
+    Refused,
+    CallNotFound,
+    CallEnded,
+    AlreadyAnswered,
+    InputUnavailable,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    StorageFull,
+    Stuck,
+)
+"""What clients are told in its own words; all else may quote code and data, and is for the log."""
 
 
 class Continued(BaseException):

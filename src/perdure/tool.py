@@ -27,7 +27,7 @@ from perdure.core.commands import Work
 from perdure.core.retry import ONCE, Retry, TryAgain
 from perdure.effects import Effects, Host
 from perdure.engine import KEPT, BodyFunction, CallFacts, Function, Principal, Request, WholeStep
-from perdure.errors import NotRecordable, PerdureError
+from perdure.errors import FOR_CLIENTS, NotRecordable
 from perdure.key import KeyOf
 from perdure.signal import Signal
 from perdure.step import USELESS
@@ -469,9 +469,16 @@ def _whole_step(
                 log_crash(facts, error)
                 raise
 
+        def encode(value: Any) -> bytes:
+            try:
+                return without_waiting(outcome.encode(value))
+            except Exception as error:
+                log_crash(facts, error)
+                raise
+
         return Work(
             run=run if threaded else run_async,
-            encode=lambda value: without_waiting(outcome.encode(value)),
+            encode=encode,
             retry=retry,
             useless=USELESS,
             threaded=threaded,
@@ -490,8 +497,8 @@ def without_waiting(made: Awaitable[bytes]) -> bytes:
     raise NotRecordable("The value", "it must be read first: return what it contains")
 
 
-ANTICIPATED = (ToolError, ResourceError, MCPError, PerdureError, TryAgain)
-"""What is raised on purpose; anything else is a crash, whose traceback belongs in the log."""
+ANTICIPATED = (ToolError, ResourceError, MCPError, TryAgain, *FOR_CLIENTS)
+"""What is raised on purpose; anything else is a crash, whose traceback belongs in the log, and nowhere else."""
 
 
 def log_crash(facts: CallFacts, error: Exception) -> None:

@@ -100,6 +100,7 @@ SURVIVE: list[Exception] = [
     StepFailed("pay", "Declined", "funds", 3),
     CallFailed("c1", "StepFailed", "…"),
     OutcomeUnknown("pay", "k1"),
+    OutcomeUnknown("pay", "k1", "c1"),
     EffectOutsideStep("open()", "c1", "x.py:5"),
     StepOutsideBody("pay"),
     NotRecordable("A tuple", "annotate"),

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mcp import Client
@@ -80,23 +80,74 @@ async def test_a_result_that_is_too_large_is_named(mode: str) -> None:
     assert "more than the 1,000 that are recorded" in told
 
 
-async def test_a_crash_is_in_the_log_with_its_traceback_and_the_calls_id(
-    mode: str, caplog: pytest.LogCaptureFixture
+def crash(what: str) -> Any:
+    raise KeyError(what)
+
+
+async def whole() -> None:
+    crash("what only the log may know")
+
+
+def threaded() -> None:
+    crash("what only the log may know")
+
+
+async def body(ctx: DurableContext) -> None:
+    crash("what only the log may know")
+
+
+async def stepping(ctx: DurableContext) -> None:
+    await step(crash, retry=Retry(attempts=1))("what only the log may know")
+
+
+async def failing_step(ctx: DurableContext) -> None:
+    raise StepFailed("read", "HTTPError", "what only the log may know", 5)
+
+
+async def unrecordable() -> int:
+    return cast("int", "what only the log may know")
+
+
+@pytest.mark.parametrize(
+    "tool", [whole, threaded, body, stepping, failing_step, unrecordable], ids=lambda tool: tool.__name__
+)
+async def test_a_crash_is_in_the_log_once_with_its_call_and_not_at_the_client(
+    mode: str, caplog: pytest.LogCaptureFixture, tool: Callable[..., Any]
 ) -> None:
     mcp = server(log_level="INFO")
-
-    @mcp.tool()
-    async def slow() -> None:
-        raise KeyError("what only the log may know")
-
-    with caplog.at_level(logging.ERROR, "perdure"):
+    mcp.tool()(tool)
+    with caplog.at_level(logging.ERROR):
         async with Client(mcp, mode=mode) as client:
-            assert text(await client.call_tool("slow", {})) == PREFIX
+            assert text(await client.call_tool(tool.__name__, {})) == f"Error executing tool {tool.__name__}"
             ((call, _),) = await calls_of(mcp)
-    (record,) = [record for record in caplog.records if record.name == "perdure"]
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert call in record.getMessage()
     assert record.exc_info is not None
     assert "what only the log may know" in caplog.text
+
+
+async def test_a_tool_of_unknown_outcome_says_what_to_do_without_a_word_of_keys(mode: str, tmp_path: Path) -> None:
+    gate = Gate()
+
+    def life() -> DurableMCP[Any]:
+        mcp = server(engine=Embedded(tmp_path / "calls.db", grace=timedelta(0)))
+
+        @mcp.tool()
+        async def slow() -> int:
+            return await gate.pass_through()
+
+        return mcp
+
+    first = life()
+    async with first.serving(), Client(first, mode=mode) as client, asked(client.call_tool("slow", {})):
+        await gate.until(came=1)
+    second = life()
+    async with second.serving(), Client(second, mode=mode) as client:
+        ((call, _),) = await calls_of(second)
+        told = text(await client.call_tool("slow", {}))
+    assert "'slow' was interrupted and may have happened" in told
+    assert f"perdure retry {call}" in told
+    assert "key" not in told
 
 
 async def test_a_deadline_is_told(mode: str) -> None:

@@ -17,30 +17,7 @@ from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
 
 from perdure.core.codec import decode_error, error_message, error_type
 from perdure.engine import CallView
-from perdure.errors import (
-    AlreadyAnswered,
-    CallEnded,
-    CallFailed,
-    CallNotFound,
-    InputUnavailable,
-    OutcomeUnknown,
-    PayloadTooLarge,
-    Refused,
-    StorageFull,
-    Stuck,
-)
-
-FOR_CLIENTS = (
-    Refused,
-    CallNotFound,
-    CallEnded,
-    AlreadyAnswered,
-    InputUnavailable,
-    OutcomeUnknown,
-    PayloadTooLarge,
-    StorageFull,
-    Stuck,
-)
+from perdure.errors import FOR_CLIENTS, CallFailed, Refused, Stuck
 
 
 class Cancelled(Exception):
@@ -81,6 +58,8 @@ def tool_error(tool: str, error: Exception) -> Exception:
             return ToolError(f"{prefix}: {error}")
         case _ if (words := for_client(error)) is not None:
             return ToolError(f"{prefix}: {words}")
+        case CallFailed():
+            return ToolError(prefix)  # in the log already, where it happened: the SDK would log this one as a crash
         case _:
             return UnexpectedToolError(prefix)
 

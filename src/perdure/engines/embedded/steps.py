@@ -280,7 +280,9 @@ class StepRun:
         return Returned(raw, max(self._attempt, 1), began)
 
     def _unknown(self) -> OutcomeUnknown:
-        return OutcomeUnknown(self.name, idempotency_key(self._owner.call_id, self._owner.place(self.key)))
+        call_id = self._owner.call_id
+        key = idempotency_key(call_id, self._owner.place(self.key))
+        return OutcomeUnknown(self.name, key, None if self._in_body else call_id)
 
 
 class _TimedOut(TimeoutError):

@@ -93,7 +93,7 @@ class WholeCall(LiveCall):
             self._end(Failed(encode_error(outcome.error), now), keeps_key=keeps_key(outcome.error))
 
     def _end_unknown(self) -> None:
-        unknown = OutcomeUnknown(self._view.tool, idempotency_key(self.call_id, PLACE))
+        unknown = OutcomeUnknown(self._view.tool, idempotency_key(self.call_id, PLACE), self.call_id)
         self._end(Failed(encode_error(unknown), self.ground.clock.now()), keeps_key=True)
 
     def _end(self, end: End, *, keeps_key: bool = False) -> None:
