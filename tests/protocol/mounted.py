@@ -41,11 +41,11 @@ async def mounted(mcp: DurableMCP[Any], **options: Any) -> AsyncGenerator[str]:
 
 
 @asynccontextmanager
-async def client_as(url: str, mode: str, user: str | None = None) -> AsyncGenerator[Client]:
+async def client_as(url: str, mode: str, user: str | None = None, **options: Any) -> AsyncGenerator[Client]:
     """A client that says who it is in a header."""
     headers = {} if user is None else {"x-user": user}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=30) as http,
-        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+        Client(streamable_http_client(url, http_client=http), mode=mode, **options) as client,
     ):
         yield client

@@ -32,7 +32,7 @@ from tests.protocol.asking import BOUND, until
 from tests.protocol.questions_server import QuestionsServer
 from tests.protocol.wired import MODE, ROOT, Era, Reports
 
-Transport = Literal["memory", "stdio", "sse", "json"]
+Transport = Literal["memory", "stdio", "sse", "json", "bare"]
 Reply = ElicitResult | ErrorData
 
 
@@ -82,11 +82,11 @@ class Person:
             await self._news.wait_for(holds)
 
 
-async def no_sampling(context: ClientRequestContext, params: CreateMessageRequestParams) -> ErrorData:
+async def rejects(context: ClientRequestContext, params: CreateMessageRequestParams) -> ErrorData:
     return ErrorData(code=-1, message="User rejected sampling request")
 
 
-async def sampling(context: ClientRequestContext, params: CreateMessageRequestParams) -> CreateMessageResult:
+async def samples(context: ClientRequestContext, params: CreateMessageRequestParams) -> CreateMessageResult:
     return CreateMessageResult(role="assistant", content=TextContent(type="text", text="42"), model="deep")
 
 

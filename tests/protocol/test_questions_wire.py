@@ -7,19 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp_types import ElicitRequestURLParams, ElicitResult, ErrorData, TextContent, TextResourceContents
 
-from tests.protocol.asking import text
-from tests.protocol.questioned import House, Person, house_of, yes
+from perdure import AlreadyAnswered, CallEnded
+from tests.protocol.asking import asked, status_of, text
+from tests.protocol.questioned import House, Person, house_of, rejects, samples, yes
+from tests.protocol.questions_server import came_back
 
 CELLS = [
     (transport, era)
     for transport in ("memory", "stdio", "sse", "json")
     for era in ("sessions", "stateless")
-    if (transport, era) != ("json", "sessions")  # it has no way to ask: below
+    if (transport, era) != ("json", "sessions")  # it has no way to ask: see below
 ]
 each_cell = pytest.mark.parametrize(
     ("transport", "era"),
     [pytest.param(*cell, id="-".join(cell), marks=() if cell[0] == "memory" else pytest.mark.slow) for cell in CELLS],
+)
+in_memory = pytest.mark.parametrize(("transport", "era"), [("memory", "sessions"), ("memory", "stateless")])
+on_sessions = pytest.mark.parametrize(
+    ("transport", "era"),
+    [
+        ("memory", "sessions"),
+        *[pytest.param(each, "sessions", marks=pytest.mark.slow) for each in ("stdio", "sse")],
+    ],
 )
 
 
@@ -27,6 +38,9 @@ each_cell = pytest.mark.parametrize(
 async def house(tmp_path: Path, transport: Any, era: Any) -> AsyncGenerator[House]:
     async with house_of(tmp_path, transport, era) as house:
         yield house
+
+
+# --- what is asked --------------------------------------------------------------------------------
 
 
 @each_cell
@@ -44,3 +58,212 @@ async def test_several_questions_at_once(house: House) -> None:
     async with house.served_client(person) as client:
         assert text(await client.call_tool("both", {})) == "boss?, bank?"
     assert sorted(person.asked) == ["bank?", "boss?"]
+
+
+@in_memory
+async def test_several_rounds(house: House) -> None:
+    person = Person(lambda params: yes(params.message))
+    async with house.client(person) as client:
+        assert text(await client.call_tool("rounds", {"count": 3})) == "Number 0?, Number 1?, Number 2?"
+
+
+@in_memory
+@pytest.mark.parametrize("action", ["decline", "cancel"])
+async def test_declined_and_dismissed_are_values_and_asked_once(house: House, action: Any) -> None:
+    person = Person(lambda _: ElicitResult(action=action))
+    async with house.client(person) as client:
+        assert text(await client.call_tool("pay", {"amount": 3})) == action
+    assert person.asked == ["Pay 3?"]
+
+
+@in_memory
+async def test_an_answer_that_does_not_fit_its_form_is_asked_for_again(house: House) -> None:
+    answers = [ElicitResult(action="accept", content={"approved": "perhaps"}), ElicitResult(action="accept"), yes()]
+    person = Person(lambda _: answers.pop(0))
+    async with house.client(person) as client:
+        assert text(await client.call_tool("pay", {"amount": 3})) == "paid 3, by ann"
+    assert len(person.asked) == 3
+    assert "was refused" in person.asked[1]
+
+
+@in_memory
+async def test_what_a_job_asks_is_asked_of_the_client_of_its_tool(house: House) -> None:
+    person = Person()
+    async with house.client(person) as client:
+        assert text(await client.call_tool("delegate", {})) == "ann"
+    assert person.asked == ["The child asks"]
+
+
+@in_memory
+async def test_a_prompt_asks(house: House) -> None:
+    async with house.client(Person()) as client:
+        (message,) = (await client.get_prompt("letter", {"to": "bob"})).messages
+    assert isinstance(message.content, TextContent)
+    assert message.content.text == "Dear bob: ann"
+
+
+@in_memory
+@pytest.mark.parametrize(("uri", "shown"), [("note://cats", "cats: ann"), ("news://today", "ann")])
+async def test_a_resource_asks_whether_it_is_a_template_or_not(house: House, uri: str, shown: str) -> None:
+    async with house.client(Person()) as client:
+        (content,) = (await client.read_resource(uri)).contents
+    assert isinstance(content, TextResourceContents)
+    assert content.text == shown
+
+
+@in_memory
+async def test_a_model_is_asked(house: House) -> None:
+    async with house.client(None, sampling_callback=samples) as client:
+        assert text(await client.call_tool("think", {})) == "42"
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+@on_sessions
+async def test_a_page_is_opened_and_its_client_hears_when_it_is_of_no_more_use(house: House) -> None:
+    pages: list[Any] = []
+
+    def open_page(params: Any) -> ElicitResult:
+        pages.append(params)
+        return ElicitResult(action="accept")
+
+    person = Person(open_page)
+    async with house.served_client(person) as client, asked(client.call_tool("visit", {})) as answer:
+        await person.until(lambda: bool(pages))
+        (call,) = (await house.mcp.calls.find()).calls
+        await house.mcp.calls.signal(call.id, came_back, "welcome")
+        assert text(await answer) == "welcome"
+        await person.until(lambda: person.completed == ["sign-in-1"])
+    (page,) = pages
+    assert isinstance(page, ElicitRequestURLParams)
+    assert (page.url, page.elicitation_id) == ("https://example.org/sign-in", "sign-in-1")
+
+
+@in_memory
+async def test_a_page_that_is_not_opened(house: House) -> None:
+    person = Person(lambda _: ElicitResult(action="decline"))
+    async with house.client(person) as client:
+        assert text(await client.call_tool("visit", {})) == "decline"
+    assert person.completed == []
+
+
+@pytest.mark.parametrize(("transport", "era"), [("memory", "stateless")])
+async def test_a_page_in_the_stateless_era(house: House) -> None:
+    person = Person(lambda _: ElicitResult(action="accept"))
+    async with house.client(person) as client, asked(client.call_tool("visit", {})) as answer:
+        await person.until(lambda: person.asked == ["Sign in, please."])
+        (call,) = (await house.mcp.calls.find()).calls
+        await house.mcp.calls.signal(call.id, came_back, "welcome")
+        assert text(await answer) == "welcome"
+
+
+# --- answers from elsewhere -----------------------------------------------------------------------
+
+
+@on_sessions
+async def test_what_is_answered_elsewhere_is_withdrawn_from_the_client(house: House) -> None:
+    person = Person(is_busy=True)
+    async with house.served_client(person) as client, asked(client.call_tool("rounds", {"count": 2})) as answer:
+        await person.until(lambda: person.asked == ["Number 0?"])
+        await house.mcp.calls.answer(await house.asks(), {"approved": True, "by": "console"})
+        await person.until(lambda: person.asked == ["Number 0?", "Number 1?"])
+        assert person.withdrawn == ["Number 0?"]
+        await person.free()
+        assert text(await answer) == "console, ann"
+
+
+@on_sessions
+async def test_what_is_given_up_is_withdrawn_before_the_request_is_answered(house: House) -> None:
+    person = Person(is_busy=True)
+    async with house.served_client(person) as client:
+        assert text(await client.call_tool("patient", {})) == "nobody"
+        assert person.withdrawn == ["Still there?"]
+
+
+@on_sessions
+async def test_two_answers_race_and_one_wins(house: House) -> None:
+    person = Person(is_busy=True)
+    async with house.served_client(person) as client, asked(client.call_tool("pay", {"amount": 3})) as answer:
+        await person.until(lambda: person.asked == ["Pay 3?"])
+        call = await house.asks()
+        await person.free()
+        won = True
+        try:
+            await house.mcp.calls.answer(call, {"approved": True, "by": "console"})
+        except (AlreadyAnswered, CallEnded):
+            won = False
+        assert text(await answer) == f"paid 3, by {'console' if won else 'ann'}"
+    assert house.effects == ["works", "paid 3"]
+
+
+# --- clients that fail to answer ------------------------------------------------------------------
+
+
+@on_sessions
+@pytest.mark.parametrize("code", [-32601, -32603, 0])
+async def test_an_error_of_the_client_counts_as_dismissed_and_is_not_asked_again(house: House, code: int) -> None:
+    person = Person(lambda _: ErrorData(code=code, message="not today"))
+    async with house.served_client(person) as client:
+        assert text(await client.call_tool("pay", {"amount": 3})) == "cancel"
+    assert person.asked == ["Pay 3?"]
+
+
+@pytest.mark.parametrize(("transport", "era"), [("memory", "sessions")])
+async def test_a_model_that_its_user_rejects_leaves_the_question_to_others(house: House) -> None:
+    async with house.client(None, sampling_callback=rejects) as client, asked(client.call_tool("think", {})) as answer:
+        call = await house.asks()
+        await house.mcp.calls.answer(call, "six by nine")
+        assert text(await answer) == "six by nine"
+
+
+# --- clients that cannot be asked -----------------------------------------------------------------
+
+
+@each_cell
+async def test_a_client_that_cannot_be_asked_is_told_so(house: House) -> None:
+    async with house.served_client(None) as client:
+        result: Any = await client.call_tool("pay", {"amount": 3})
+    assert result.is_error
+    assert "cannot be asked" in text(result)
+    assert house.effects == []
+
+
+@in_memory
+async def test_where_nobody_can_be_asked_the_default_is_taken(house: House) -> None:
+    async with house.client(None) as client:
+        assert text(await client.call_tool("with_default", {})) == "default"
+
+
+@in_memory
+async def test_with_a_time_out_the_question_waits_for_an_answer_from_elsewhere(house: House) -> None:
+    async with house.client(None) as client:
+        assert text(await client.call_tool("patient", {})) == "nobody"
+        async with asked(client.call_tool("think", {})) as answer:
+            await house.mcp.calls.answer(await house.asks(), "six by nine")
+            assert text(await answer) == "six by nine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("transport", "era"), [("json", "sessions"), ("bare", "sessions")])
+async def test_a_session_without_a_way_back_cannot_ask(house: House) -> None:
+    person = Person()
+    async with house.served_client(person) as client:
+        result: Any = await client.call_tool("pay", {"amount": 3})
+        assert "cannot be asked" in text(result)
+        assert text(await client.call_tool("with_default", {})) == "default"
+    assert person.asked == []
+
+
+@in_memory
+async def test_a_call_that_is_cancelled_asks_no_more(house: House) -> None:
+    person = Person(is_busy=True)
+    async with house.client(person) as client, asked(client.call_tool("pay", {"amount": 3})) as answer:
+        await person.until(lambda: person.asked == ["Pay 3?"])
+        call = await house.asks()
+        await house.mcp.calls.cancel(call)
+        await status_of(house.mcp, call, "cancelled")
+        await person.free()
+        result = await answer
+        assert result.is_error
+        assert "cancelled" in text(result)
