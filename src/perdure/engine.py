@@ -88,6 +88,7 @@ class Function:
     run: BodyFunction | WholeStep
     host: Host
     aliases: tuple[str, ...] = ()
+    schedule: Schedule | None = None
     check: bool = False
     """Replay every finished body once more, in `--dev` and trials."""
 
@@ -162,6 +163,15 @@ class Request:
     """The id to give to a new call: a child's is derived from its place."""
     context: Context | None = field(default=None, compare=False, repr=False)
     """A whole step's first life runs in its request's context; never recorded."""
+
+
+@record
+class Schedule:
+    """One call per tick over all processes; ticks are at the multiples of `every` since 1970, UTC. One that was missed
+    is made up once. `request` is the wish without its key and its delay."""
+
+    every: timedelta
+    request: Request
 
 
 @record

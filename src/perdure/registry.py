@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.resolve import find_resolved_parameters, returns_input_required
 from mcp.server.mcpserver.utilities.context_injection import find_context_parameter
+from pydantic import ValidationError
 
 from perdure.calls import Calls
 from perdure.core.codec import codec_for, return_annotation
-from perdure.engine import BodyFunction, CallFacts, CallView, Engine, Function, Request, WholeStep
+from perdure.engine import (
+    MACHINE,
+    BodyFunction,
+    CallFacts,
+    CallView,
+    Engine,
+    Function,
+    Request,
+    Schedule,
+    WholeStep,
+)
 from perdure.errors import Refused
 from perdure.job import Arguments as JobArguments
 from perdure.job import Job
@@ -208,7 +219,7 @@ class Registry:
         self._signals[name] = plan.options.signals
         return durable
 
-    def keep_job(self, fn: Callable[..., Any], name: str, plan: Plan) -> Job[..., Any]:
+    def keep_job(self, fn: Callable[..., Any], name: str, plan: Plan, every: timedelta | None) -> Job[..., Any]:
         if plan.sdk_context is not None:
             raise TypeError(f"{function_name(fn)}: a job has no request, so the SDK's Context has nothing for it")
         arguments = JobArguments(fn, without=plan.our_context)
@@ -219,8 +230,11 @@ class Registry:
 
         outcome = Outcome(encode, codec.decode)
         run = self._run_of(fn, "job", plan, arguments.decode, arguments.encode_values, outcome)
-        function = Function(function_name(fn), name, "job", run, self)
-        job = self._jobs[name] = Job(_RegisteredJob(name, function.name, arguments, plan.options, outcome, self._home))
+        function_id = function_name(fn)
+        job = Job[..., Any](_RegisteredJob(name, function_id, arguments, plan.options, outcome, self._home))
+        schedule = None if every is None else _schedule_of(job, every, plan.options)
+        function = Function(function_id, name, "job", run, self, schedule=schedule)
+        self._jobs[name] = job
         self._offer(function)
         self._decode[name] = codec.decode
         self._signals[name] = plan.options.signals
@@ -271,3 +285,16 @@ class Registry:
             sdk_context=plan.sdk_context,
             sdk_context_of=sdk_context_of,
         )
+
+
+def _schedule_of(job: Job[..., Any], every: timedelta, options: Options) -> Schedule:
+    """Raises TypeError and ValueError for what cannot run by itself."""
+    if every <= timedelta(0):
+        raise ValueError("every= must be longer than nothing")
+    if options.key is not None:
+        raise ValueError(f"{job.name} runs every {every}: each tick has its own key, so key= has no place")
+    try:
+        request = job.request({})
+    except (TypeError, ValidationError) as error:
+        raise TypeError(f"{job.name} runs every {every} without anybody who gives it arguments: {error}") from error
+    return Schedule(every, replace(request, caller=MACHINE))

@@ -488,14 +488,20 @@ class DurableMCP(MCPServer[App]):
 
         return register
 
-    def job(self, name: str | None = None, **options: Unpack[CallOptions]) -> JobDecorator:
-        """Decorator that makes a durable function which clients do not see."""
+    def job(
+        self, name: str | None = None, *, every: timedelta | None = None, **options: Unpack[CallOptions]
+    ) -> JobDecorator:
+        """Decorator that makes a durable function which clients do not see.
+
+        With `every` it runs by itself, without arguments: one call per tick over all processes. Ticks are at the
+        multiples of `every` since 1970 (UTC); one at which no process ran is made up once.
+        """
 
         def register(fn: Callable[..., Any]) -> Job[..., Any]:
             plan = self._registry.plan(fn, "job", {**options, "durable": True}, read_only=False, idempotent=False)
             job_name = name or fn.__name__
             self._registry.check_free(fn, job_name)
-            job = self._registry.keep_job(fn, job_name, plan)
+            job = self._registry.keep_job(fn, job_name, plan, every)
             self._registry.note("job", job_name, plan, fn)
             return job
 

@@ -32,6 +32,7 @@ from perdure.engines.embedded.journal import (
 from perdure.engines.embedded.live import LiveCall
 from perdure.engines.embedded.presence import Presence
 from perdure.engines.embedded.runner import BodyCall
+from perdure.engines.embedded.schedules import Schedules
 from perdure.engines.embedded.slots import Slots
 from perdure.engines.embedded.steps import ThreadOutcome, run_on_thread
 from perdure.engines.embedded.watchdog import Watchdog
@@ -93,6 +94,7 @@ class Worker:
         self._something_due = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
         self._next_due: Alarm | None = None
+        self._schedules = Schedules(journal, clock, lambda: presence.process, self.spawn, self.look)
         self._next_parking: Alarm | None = None
         self._next_removal: Alarm | None = None
         self._was_full = False
@@ -111,6 +113,7 @@ class Worker:
     async def drain(self, grace: float) -> None:
         """Give running steps their grace, then give every call back for a sibling or the next start."""
         self.draining = True
+        self._schedules.close()
         until = asyncio.get_running_loop().time() + grace
         await self._stop_claiming(until)
         for alarm in (self._next_due, self._next_parking, self._next_removal):
@@ -148,6 +151,7 @@ class Worker:
     def drop(self) -> None:
         """As a crash would: nothing is written, nothing is given back."""
         self.draining = True
+        self._schedules.close()
         if self._claiming is not None:
             self._claiming.cancel()
         for alarm in (self._next_due, self._next_parking, self._next_removal):
@@ -177,6 +181,8 @@ class Worker:
         for function in self._functions_served:
             for name in (function.name, *function.aliases):
                 self._functions[name] = function
+            if function.schedule is not None:
+                self._schedules.add(function.name, function.schedule)
         self._newest_read = self._functions_served[-1] if self._functions_served else None
 
     async def _offer(self) -> None:
