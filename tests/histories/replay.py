@@ -15,7 +15,8 @@ from typing import Any
 from perdure.core.body import Body
 from perdure.core.codec import decode_event
 from perdure.core.commands import Complete, EndCancelled, Fail, Finish
-from perdure.core.events import Cancelled, Completed, Event, Failed, Marked, Started, StepLate
+from perdure.core.events import Cancelled, Completed, Event, Failed, Started
+from perdure.core.past import past_of
 from perdure.engine import BodyFunction, CallFacts, Function
 from perdure.errors import Diverged, PerdureError
 from tests.crash.corpus import BY_NAME
@@ -55,15 +56,18 @@ def finish_of(function: Function, call_id: str, arguments: bytes, events: list[E
     run = function.run
     assert isinstance(run, BodyFunction)
     facts = CallFacts(call_id, function.tool, "machine", None)
-    markers = [(event.key, event.change) for event in events if isinstance(event, Marked)]
-    past = [e for e in events if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled)]
-    assert isinstance(past[0], Started)
+    past = past_of(events)
+    started = past.fed[0]
+    assert isinstance(started, Started)
     body = Body(
-        lambda body: run.main(body, facts, arguments), call_id=facts.call_id, markers=markers, python=past[0].python
+        lambda body: run.main(body, facts, arguments),
+        call_id=facts.call_id,
+        markers=past.markers,
+        python=started.python,
     )
     try:
-        for position, event in enumerate(past):
-            body.feed(event, following=position < len(past) - 1)
+        for position, event in enumerate(past.fed):
+            body.feed(event, following=position < len(past.fed) - 1)
         return body.finish
     finally:
         body.drop()

@@ -15,7 +15,8 @@ from perdure.core.audit import watching
 from perdure.core.body import Body
 from perdure.core.codec import decode_event
 from perdure.core.commands import Complete, ContinueAs, EndCancelled, Fail, Finish
-from perdure.core.events import Cancelled, Completed, Failed, Marked, Started, StepLate
+from perdure.core.events import Started
+from perdure.core.past import past_of
 from perdure.engine import BodyFunction, CallFacts, Principal
 from perdure.engines.embedded.engine import Embedded
 from perdure.errors import Diverged
@@ -57,18 +58,20 @@ async def _replayed(mcp: DurableMCP[Any], question: dict[str, Any]) -> dict[str,
     events = [decode_event(event.encode()) for event in question["events"]]
     started = events[0]
     assert isinstance(started, Started)
-    markers = [(event.key, event.change) for event in events if isinstance(event, Marked)]
-    past = [event for event in events if not isinstance(event, Marked | StepLate | Completed | Failed | Cancelled)]
+    past = past_of(events)
     # The body may look at the server's state, which is there as long as it is served.
     with mcp.on(Embedded("memory:")), watching():
         async with mcp.serving(work=False):
             arguments = question["arguments"].encode()
             body = Body(
-                lambda body: run.main(body, facts, arguments), call_id=call_id, markers=markers, python=started.python
+                lambda body: run.main(body, facts, arguments),
+                call_id=call_id,
+                markers=past.markers,
+                python=started.python,
             )
             try:
-                for position, event in enumerate(past):
-                    body.feed(event, following=position < len(past) - 1)
+                for position, event in enumerate(past.fed):
+                    body.feed(event, following=position < len(past.fed) - 1)
                 return _answer(body.finish)
             except Diverged as error:
                 return {"diverged": [error.recorded, error.asked, error.python]}

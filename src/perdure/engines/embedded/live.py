@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.call import Status
 from perdure.core.codec import encode_error
-from perdure.core.events import CancelAsked, Completed, End, Event, Failed, Fed
+from perdure.core.events import CancelAsked, Completed, End, Failed, Fed
 from perdure.core.record import changed
 from perdure.engine import CallView, Function, Progress
 from perdure.engines.embedded.clock import Alarm
@@ -30,6 +30,7 @@ from perdure.engines.embedded.journal import (
     commit,
 )
 from perdure.engines.embedded.ledger.rows import cancellation
+from perdure.engines.embedded.unit import Unit
 from perdure.errors import OutcomeUnknown, PayloadTooLarge, PerdureError, StorageError
 
 if TYPE_CHECKING:
@@ -246,16 +247,10 @@ class LiveCall:
             self.stick(error, diverged=False)
 
     def finish(
-        self,
-        end: End,
-        events: tuple[Event, ...] = (),
-        rows: tuple[int, ...] = (),
-        before_shown: Callable[[], None] | None = None,
-        **rest: Any,
+        self, end: End, unit: Unit, before_shown: Callable[[], None] | None = None, *, keeps_key: bool = False
     ) -> None:
         """The end, in one commit with what led to it; `before_shown` runs when it is committed and not yet seen."""
         self.left = True
-        now = self.ground.clock.now()
         end = self._within_limit(end)
         match end:
             case Completed():
@@ -264,27 +259,17 @@ class LiveCall:
                 status, failure, outcome = "failed", end.error, None
             case _:
                 status, failure, outcome = "cancelled", cancellation(end.reason), None
-        append = Append(
-            n=self.n,
-            epoch=self.held.epoch,
-            at=now,
-            events=events,
-            status=status,
-            consumed=rows,
-            end=end,
-            **rest,
-        )
 
         def ended(told: tuple[Delivered, ...]) -> None:
             if before_shown is not None:
                 before_shown()
             self._forget()
             self.show(
-                status=status, questions=(), outcome=outcome, failure=failure, ended=datetime.fromtimestamp(now, UTC)
+                status=status, questions=(), outcome=outcome, failure=failure, ended=datetime.fromtimestamp(end.at, UTC)
             )
             self.ground.wake(told)
 
-        self.write(append, ended)
+        self.write(unit.append(self.n, self.held.epoch, status, end, keeps_key=keeps_key), ended)
 
     def _within_limit(self, end: End) -> End:
         """An outcome that cannot be recorded for its size is a failure that says so."""

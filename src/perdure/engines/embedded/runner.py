@@ -17,7 +17,6 @@ from perdure.core.body import WAITS, Body
 from perdure.core.call import PYTHON, Status, child_call_id, new_seed
 from perdure.core.codec import decode_error, encode_error, encode_step_error
 from perdure.core.events import (
-    Answered,
     Asked,
     CancelAsked,
     Cancelled,
@@ -28,7 +27,6 @@ from perdure.core.events import (
     Event,
     Failed,
     Fed,
-    Marked,
     Resumed,
     Signalled,
     Started,
@@ -38,10 +36,11 @@ from perdure.core.events import (
     StoreReturned,
     TimerFired,
 )
-from perdure.engine import BodyFunction, CallFacts, Function, Notice, Place, Progress, StoreReply
+from perdure.core.past import past_of
+from perdure.core.record import changed
+from perdure.engine import BodyFunction, CallFacts, Function, Notice, Place, StoreReply
 from perdure.engines.embedded.clock import Alarm
 from perdure.engines.embedded.journal import (
-    Append,
     AppendChild,
     AppendJoin,
     AppendQuestion,
@@ -58,6 +57,7 @@ from perdure.engines.embedded.journal import (
 )
 from perdure.engines.embedded.live import DEADLINE, MOST_CRASHES, LiveCall, dies_again_and_again, keeps_key
 from perdure.engines.embedded.steps import Outcome, Returned, StepRun
+from perdure.engines.embedded.unit import Awaited, Unit
 from perdure.errors import PayloadTooLarge, PerdureError
 
 if TYPE_CHECKING:
@@ -92,12 +92,8 @@ class BodyCall(LiveCall):
         self._body: Body | None = None
         self._steps: dict[str, tuple[StepRun, asyncio.Task[None]]] = {}
         self._alarms: dict[str, Alarm] = {}
-        self._children: dict[str, str] = {}
-        """Children that run for an ask of this body, and are to be cancelled when it gives up waiting."""
-        self._joins: set[str] = set()
-        """Places where it waits for the end of a call that is not its own."""
-        self._questions: set[str] = set()
-        """Places of questions that are shown, and are to be withdrawn when it gives up waiting."""
+        self._awaited: dict[str, Awaited] = {}
+        """Ends of calls and answers, and what the ledger is to hear when the body gives up waiting for one."""
         self._undecided = 0
         """Units in flight whose outcome only the database knows; later events wait behind them unfed."""
         self._backlog: deque[tuple[Fed, int | None]] = deque()
@@ -115,10 +111,10 @@ class BodyCall(LiveCall):
 
     async def begin_again(self, claimed: Claimed) -> None:
         held = self.held
-        markers = [(e.key, e.change) for e in claimed.events if isinstance(e, Marked)]
-        body = self._body = Body(self._main, call_id=self.call_id, markers=markers, python=held.python)
-        past: list[Fed] = [Started(held.starts, held.seed, held.python)]
-        past += (e for e in claimed.events if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled))
+        started = Started(held.starts, held.seed, held.python)
+        recorded = past_of((started, *claimed.events))
+        body = self._body = Body(self._main, call_id=self.call_id, markers=recorded.markers, python=held.python)
+        past = recorded.fed
         if len(past) > LONG_JOURNAL:
             self.ground.log.warning("call %s has %d events: let it continue_as", self.call_id, len(past))
         try:
@@ -133,21 +129,20 @@ class BodyCall(LiveCall):
         if self._dies_again_and_again(body):
             return
         # What the last recorded feed asked for is pending, and performed below: only what is new goes out.
-        self._commit((), (), [command for command in tail if isinstance(command, NEW)])
+        self._commit(self._unit(), [command for command in tail if isinstance(command, NEW)])
         if self.left:
             return
         if body.ends_given_up or body.questions_given_up:
             # They may have come about in the last commit of the life before; doing this twice changes nothing.
-            given_up = {
-                "cancels": body.children_given_up,
-                "unfollowed": body.ends_given_up,
-                "withdrawn": body.questions_given_up,
-            }
-            self._append((), (), [], {}, given_up, self._status)
+            self._append(
+                self._unit(
+                    cancels=body.children_given_up,
+                    unfollowed=body.ends_given_up,
+                    withdrawn=body.questions_given_up,
+                )
+            )
         pending = list(body.pending.items())
-        self._children.update((key, ask.call_id) for key, ask in pending if isinstance(ask, c.AwaitEnd) and ask.own)
-        self._joins.update(key for key, ask in pending if isinstance(ask, c.AwaitEnd) and not ask.own)
-        self._questions.update(key for key, ask in pending if isinstance(ask, c.AwaitAnswer))
+        self._awaited.update((key, ask) for key, ask in pending if isinstance(ask, Awaited))
         # What came in goes first: a cancel keeps a step from running once more.
         self._tell_the_time(past[-1].at)
         for row in claimed.inbox:
@@ -211,7 +206,7 @@ class BodyCall(LiveCall):
             # It never was: no life is told of it, so all of them go the same way.
             self._last_row = row.row
             if not self.left:
-                self._append((), (row.row,), [], {}, {"unsent": (row.event.name,)}, self._status)
+                self._append(self._unit(consumed=(row.row,), unsent=(row.event.name,)))
         else:
             super().take_row(row)
 
@@ -245,12 +240,13 @@ class BodyCall(LiveCall):
         except PerdureError as error:
             if isinstance(event, StepReturned | StepRaised):
                 # It happened: what a step came to is not lost with a body that cannot take it.
-                self._append((event,), (), [], {}, {}, self._status)
+                self._append(self._unit(events=(event,)))
             self.stick(error, diverged=True)
             return
         if self.function.check and not isinstance(event, Started):
             self._recorded.append(event)
-        self._commit(() if recorded else (event,), () if row is None else (row,), commands)
+        unit = Unit(self.ground.clock.now(), () if recorded else (event,), () if row is None else (row,))
+        self._commit(unit, commands)
 
     def _feed_body(self, body: Body, event: Fed, *, following: bool = False, again: bool = False) -> list[c.Command]:
         watchdog = self.ground.watchdog
@@ -262,148 +258,89 @@ class BodyCall(LiveCall):
 
     # --- one unit ---
 
-    def _commit(self, events: tuple[Event, ...], rows: tuple[int, ...], commands: Iterable[c.Command]) -> None:
+    def _unit(self, **parts: Any) -> Unit:
+        """One that no event led to, or none that asked for anything."""
+        return Unit(self.ground.clock.now(), **parts)
+
+    def _commit(self, unit: Unit, commands: Iterable[c.Command]) -> None:
         """Write what one feed made, then perform what it asked for."""
-        held: list[c.Command] = []
-        undecided: list[c.Decided] = []
-        shown: dict[str, Any] = {}
-        written: dict[str, Any] = {}
-        cancels: list[str] = []
-        unfollowed: list[str] = []
-        withdrawn: list[str] = []
-        finish: c.Finish | None = None
-        for command in commands:
-            match command:
-                case c.RunStep() | c.SetTimer() | c.DropTimer() | c.SendLog() | c.NotifyChange():
-                    held.append(command)
-                case c.Abandon():
-                    child = self._children.pop(command.key, None)
-                    if child is not None:
-                        cancels.append(child)
-                        unfollowed.append(command.key)
-                    elif command.key in self._joins:
-                        self._joins.remove(command.key)
-                        unfollowed.append(command.key)
-                    elif command.key in self._questions:
-                        self._questions.remove(command.key)
-                        withdrawn.append(command.key)
-                    held.append(command)
-                case c.UseStore() | c.StartChild() | c.JoinCall() | c.AskQuestion():
-                    undecided.append(command)
-                case c.Mark():
-                    mark = Marked(command.key, command.change, self.ground.clock.now())
-                    events += (mark,)
-                    if self.function.check:
-                        self._recorded.append(mark)
-                case c.SetStatus():
-                    shown |= {"text": command.text, "status_data": command.data}
-                    written |= {"status_text": command.text, "status_data": command.data}
-                case c.ReportProgress():
-                    progress = Progress(command.progress, command.total, command.message)
-                    shown["progress"] = written["progress"] = progress
-                case c.Complete() | c.Fail() | c.EndCancelled() | c.ContinueAs():
-                    finish = command
-        if cancels:
-            written["cancels"] = tuple(cancels)
-        if unfollowed:
-            written["unfollowed"] = tuple(unfollowed)
-        if withdrawn:
-            written["withdrawn"] = tuple(withdrawn)
-        if finish is not None:
-            self._finish(finish, events, rows, held, shown, written)
+        happened = len(unit.events)
+        unit.fold(commands)
+        for key in unit.abandoned:
+            if ask := self._awaited.pop(key, None):
+                unit.give_up(ask)
+        if self.function.check:
+            self._recorded += unit.events[happened:]
+        if unit.finish is not None:
+            self._finish(unit, unit.finish)
             return
         status = self._status_now()
-        if events or rows or written or status != self._status:
-            self._append(events, rows, held, shown, written, status)
+        if unit.writes or status != self._status:
+            self._append(unit, status)
         else:
-            self._perform(held)
-        for command in undecided:
+            self._perform(unit.held)
+        for command in unit.undecided:
             if self._body is not None and command.key in self._body.pending:
                 self._submit(command)
 
     def _status_now(self) -> Status:
         return "waiting" if self._body is not None and self._body.is_waiting else "running"
 
-    def _append(
-        self,
-        events: tuple[Event, ...],
-        rows: tuple[int, ...],
-        held: list[c.Command],
-        shown: dict[str, Any],
-        written: dict[str, Any],
-        status: Status,
-    ) -> None:
-        unit = Append(
-            n=self.n,
-            epoch=self.held.epoch,
-            at=self.ground.clock.now(),
-            events=events,
-            status=status,
-            consumed=rows,
-            **written,
-        )
-        if status != self._status:
+    def _append(self, unit: Unit, status: Status | None = None) -> None:
+        shown = unit.shown()
+        if status is not None and status != self._status:
             self._status = shown["status"] = status
 
         def committed(told: tuple[Delivered, ...]) -> None:
             if shown:
                 self.show(**shown)
-            if unit.withdrawn or any(isinstance(event, Answered) for event in events):
+            if unit.changes_questions:
                 self.look_at_questions_soon()
             if told:
                 self.ground.wake(told)
-            self._perform(held if events else ())
+            self._perform(unit.held if unit.events else ())
 
-        self.write(unit, committed)
-        if not events:
+        self.write(unit.append(self.n, self.held.epoch, self._status), committed)
+        if not unit.events:
             # The event that led here is on disk: only what is shown hangs on this unit.
-            self._perform(held)
+            self._perform(unit.held)
 
-    def _finish(
-        self,
-        finish: c.Finish,
-        events: tuple[Event, ...],
-        rows: tuple[int, ...],
-        held: list[c.Command],
-        shown: dict[str, Any],
-        written: dict[str, Any],
-    ) -> None:
+    def _finish(self, unit: Unit, finish: c.Finish) -> None:
         if isinstance(finish, c.ContinueAs):
-            if written:
-                self._append((), (), [], shown, written, self._status)
-            self._continue(finish, rows, held)
+            said = unit.without_events()
+            if said.writes:
+                self._append(said)
+            self._continue(finish, unit)
             return
-        now = self.ground.clock.now()
         keeps = False
         end: End
         match finish:
             case c.Complete():
-                end = Completed(finish.value, now)
+                end = Completed(finish.value, unit.at)
             case c.Fail():
-                end = Failed(finish.error, now)
+                end = Failed(finish.error, unit.at)
                 error = decode_error(finish.error)
                 keeps = keeps_key(error)
                 self.ground.log_failure(self.call_id, error)
             case c.EndCancelled():
-                end = Cancelled(self._cancelling or "", now)
-        if shown:
-            self._view = replace(self._view, **shown)
-        check = self.function.check
+                end = Cancelled(self._cancelling or "", unit.at)
+        if shown := unit.shown():
+            self._view = changed(self._view, **shown)
         body = self._body
         self._stop()
-        notices = [command for command in held if isinstance(command, c.SendLog | c.NotifyChange)]
-
-        def said() -> None:
-            for notice in notices:
-                self.ground.notify(Notice(self.call_id, notice))
-
-        self.finish(end, events, rows, said if notices else None, keeps_key=keeps, **written)
+        self.finish(end, unit, lambda: self._say(unit), keeps_key=keeps)
         if body is not None:
             body.drop()
-        if check:
+        if self.function.check:
             self._check_replay(finish)
 
-    def _continue(self, finish: c.ContinueAs, rows: tuple[int, ...], held: list[c.Command]) -> None:
+    def _say(self, unit: Unit) -> None:
+        """Of a body that has ended, only what it told its clients is left to be done."""
+        for command in unit.held:
+            if isinstance(command, c.SendLog | c.NotifyChange):
+                self.ground.notify(Notice(self.call_id, command))
+
+    def _continue(self, finish: c.ContinueAs, unit: Unit) -> None:
         """With a new journal, in a body that begins when the old one's end is committed."""
         body = self._body
         assert body is not None
@@ -411,9 +348,9 @@ class BodyCall(LiveCall):
         write = Continue(
             n=self.n,
             epoch=self.held.epoch,
-            at=self.ground.clock.now(),
+            at=unit.at,
             arguments=finish.arguments,
-            consumed=rows,
+            consumed=unit.consumed,
             unheard=tuple(body.signals_unheard()),
             seed=new_seed(),
             python=PYTHON,
@@ -423,9 +360,7 @@ class BodyCall(LiveCall):
             if error is not None:
                 self.refused(error)
                 return
-            for command in held:
-                if isinstance(command, c.SendLog | c.NotifyChange):
-                    self.ground.notify(Notice(self.call_id, command))
+            self._say(unit)
             self._forget()
             self.ground.wake(result.told)
             self.ground.go_on(result.held)
@@ -438,13 +373,11 @@ class BodyCall(LiveCall):
 
     def _check_replay(self, finish: c.Finish) -> None:
         """Run the finished body once more over its journal: it must end the same way."""
-        markers = [(e.key, e.change) for e in self._recorded if isinstance(e, Marked)]
-        body = Body(self._main, call_id=self.call_id, markers=markers, python=self.held.python)
-        past: list[Fed] = [Started(self.held.starts, self.held.seed, self.held.python)]
-        past += (e for e in self._recorded if not isinstance(e, Marked | StepLate | Completed | Failed | Cancelled))
+        past = past_of((Started(self.held.starts, self.held.seed, self.held.python), *self._recorded))
+        body = Body(self._main, call_id=self.call_id, markers=past.markers, python=self.held.python)
         try:
-            for position, event in enumerate(past):
-                body.feed(event, following=position < len(past) - 1, again=True)
+            for position, event in enumerate(past.fed):
+                body.feed(event, following=position < len(past.fed) - 1, again=True)
             if body.finish != finish:
                 self.ground.replay_differs(self.call_id, f"it ended as {body.finish}, and before as {finish}")
         except PerdureError as error:
@@ -514,7 +447,7 @@ class BodyCall(LiveCall):
         """The body gave up on it while it ended: for the timeline, fed to nobody."""
         error = None if isinstance(outcome, Returned) else encode_error(outcome.error)
         late = StepLate(step.key, step.name, error, outcome.attempts, outcome.began, self.ground.clock.now())
-        self._append((late,), (), [], {}, {}, self._status)
+        self._append(self._unit(events=(late,)))
 
     def _abandon_step(self, key: str) -> None:
         running = self._steps.pop(key, None)
@@ -544,7 +477,7 @@ class BodyCall(LiveCall):
 
     def _submit(self, command: c.Decided) -> None:
         now = self.ground.clock.now()
-        unit = self._unit(command, now)
+        unit = self._decided_unit(command, now)
         self._undecided += 1
         self._commits_in_flight += 1
 
@@ -565,7 +498,7 @@ class BodyCall(LiveCall):
 
         self.ground.journal.write(unit, decided)
 
-    def _unit(self, command: c.Decided, now: float) -> DatabaseUnit:
+    def _decided_unit(self, command: c.Decided, now: float) -> DatabaseUnit:
         place: dict[str, Any] = {
             "n": self.n,
             "epoch": self.held.epoch,
@@ -601,10 +534,9 @@ class BodyCall(LiveCall):
                 started: ChildStarted | ChildRefused = result
                 if isinstance(started, ChildStarted):
                     self.ground.call_started(started.call_id)
-                    if isinstance(command, c.JoinCall):
-                        self._joined(started.key)
-                    elif not command.detached:
-                        self._child_started(started)
+                    if isinstance(command, c.JoinCall) or not command.detached:
+                        own = isinstance(command, c.StartChild)
+                        self._await(c.AwaitEnd(started.key, started.call_id, own=own))
                 return started
             case c.AskQuestion():
                 return self._asked(result)
@@ -612,29 +544,19 @@ class BodyCall(LiveCall):
     def _asked(self, result: QuestionAsked) -> Asked:
         asked = result.asked
         if asked.error is None:
-            assert self._body is not None
             self.look_at_questions_soon()
             self.ground.wake(result.told)
-            if asked.key in self._body.pending:
-                self._questions.add(asked.key)
-            else:  # given up while it was being decided
-                self._append((), (), [], {}, {"withdrawn": (asked.key,)}, self._status)
+            self._await(c.AwaitAnswer(asked.key, asked.question))
         return asked
 
-    def _child_started(self, started: ChildStarted) -> None:
+    def _await(self, ask: Awaited) -> None:
         assert self._body is not None
-        if started.key in self._body.pending:
-            self._children[started.key] = started.call_id
+        if ask.key in self._body.pending:
+            self._awaited[ask.key] = ask
         else:  # given up while it was being decided
-            given_up = {"cancels": (started.call_id,), "unfollowed": (started.key,)}
-            self._append((), (), [], {}, given_up, self._status)
-
-    def _joined(self, key: str) -> None:
-        assert self._body is not None
-        if key in self._body.pending:
-            self._joins.add(key)
-        else:
-            self._append((), (), [], {}, {"unfollowed": (key,)}, self._status)
+            unit = self._unit()
+            unit.give_up(ask)
+            self._append(unit)
 
     def _feed_backlog(self) -> None:
         while self._backlog and not self._undecided and not self.left:

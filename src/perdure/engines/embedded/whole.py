@@ -14,6 +14,7 @@ from perdure.engine import CallFacts, Function, WholeStep
 from perdure.engines.embedded.journal import Attempt, Claimed, Held
 from perdure.engines.embedded.live import MOST_CRASHES, LiveCall, dies_again_and_again, keeps_key
 from perdure.engines.embedded.steps import Outcome, Returned, StepRun
+from perdure.engines.embedded.unit import Unit
 from perdure.errors import OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -98,10 +99,11 @@ class WholeCall(LiveCall):
 
     def _end(self, end: End, *, keeps_key: bool = False) -> None:
         if self._cancel is None:
-            self.finish(end, keeps_key=keeps_key)
+            unit = Unit(end.at)
         else:
             event, row = self._cancel
-            self.finish(end, (event,), () if row is None else (row,), keeps_key=keeps_key)
+            unit = Unit(end.at, (event,), () if row is None else (row,))
+        self.finish(end, unit, keeps_key=keeps_key)
 
     def take(self, event: Fed, row: int | None = None) -> None:
         # A whole step has no signals to receive: only a cancel can come.
