@@ -34,7 +34,9 @@ from mcp_types import (
     GetPromptResult,
     Icon,
     InputRequiredResult,
+    Tool,
     ToolAnnotations,
+    ToolExecution,
 )
 from pydantic import AnyUrl, ValidationError
 from starlette.applications import Starlette
@@ -48,6 +50,7 @@ from perdure.datafile import private_data_file
 from perdure.effects import Frame, current_effects, own_loop, running_frame
 from perdure.engine import (
     ADOPTABLE,
+    CallView,
     Engine,
     Function,
     Principal,
@@ -58,8 +61,10 @@ from perdure.job import Job
 from perdure.protocol.answer import prompt_error, resource_error, tool_error
 from perdure.protocol.asked import asked_context, asked_raw, asking, request_of
 from perdure.protocol.callers import MACHINE, Doors, caller_of
+from perdure.protocol.conversation import Conversation
 from perdure.protocol.gateway import Gateway
-from perdure.protocol.handoff import Handoff, handoff_of
+from perdure.protocol.handoff import Handoff, handoff_of, refuse_task
+from perdure.protocol.legacy_tasks import LegacyTasks
 from perdure.protocol.lifetime import Life, Lifetime
 from perdure.protocol.outcomes import (
     prompt_messages,
@@ -71,7 +76,7 @@ from perdure.protocol.outcomes import (
 )
 from perdure.protocol.questions import AskedInstead, input_required
 from perdure.protocol.replies import Finished, HandedOff, NeedsInput, Reply
-from perdure.protocol.sdk import RequestContext, close_listens, registered_tool
+from perdure.protocol.sdk import RequestContext, close_listens, lowlevel_server, registered_tool
 from perdure.protocol.seal import sealed_beside
 from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
 from perdure.protocol.task_listening import TaskListening
@@ -194,10 +199,12 @@ class DurableMCP(MCPServer[App]):
         mcp_server_options["extensions"] = [*(mcp_server_options.get("extensions") or ()), Tasks(self)]
         mcp_server_options["middleware"] = [
             self._hear_cancels,
+            legacy_tasks := LegacyTasks(self),
             TaskListening(self),
             *(mcp_server_options.get("middleware") or ()),
         ]
         super().__init__(name, title, description, instructions, lifespan=_entered_by_the_sdk, **mcp_server_options)
+        legacy_tasks.serve(lowlevel_server(self))
 
     # --- lifetime ---
 
@@ -524,6 +531,7 @@ class DurableMCP(MCPServer[App]):
         _refuse_in_body(f"call_tool({name!r})")
         durable = self._tools.get(name)
         if durable is None:
+            refuse_task(name, request_of(context))
             with self._ordinarily(name, context):
                 return await super().call_tool(name, arguments, context)
         try:
@@ -534,12 +542,21 @@ class DurableMCP(MCPServer[App]):
             raise
         except Exception as error:
             raise UnexpectedToolError(f"Error executing tool {name}") from error
-        handoff = handoff_of(durable, request_of(context))
+        handoff = handoff_of(durable, request_of(context), self.engine)
         with asking(context, arguments):
             try:
                 return _rendered(await self._reply(durable, arguments, values, handoff), tool_result, handoff)
             except Exception as error:
                 raise tool_error(name, error) from error
+
+    async def list_tools(self) -> list[Tool]:
+        """Clients of 2025-11-25 are told which tools may be tasks; to others the SDK does not show it."""
+        tools = await super().list_tools()
+        for tool in tools:
+            durable = self._tools.get(tool.name)
+            if durable is not None and durable.options.task != "forbidden":
+                tool.execution = ToolExecution(task_support=durable.options.task)
+        return tools
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[App, Any] | None = None
@@ -570,6 +587,10 @@ class DurableMCP(MCPServer[App]):
         encoded = durable.parameters.encode(raw, values)
         handoff_after = None if handoff is None else handoff.after
         return await self._lifetime.current.gateway.call(durable, encoded, request, handoff_after)
+
+    async def attend(self, call_id: str, conversation: Conversation) -> CallView:
+        """Wait until a call is settled, for a request about it."""
+        return await self._lifetime.current.gateway.attend(call_id, conversation)
 
     def calls_for(self, ctx: RequestContext) -> Calls:
         """The calls of whoever sent a request."""

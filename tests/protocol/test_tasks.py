@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -41,7 +42,10 @@ def make() -> DurableMCP[Any]:
 
     @mcp.tool(signals=[go], handoff_after=AT_ONCE)
     async def stubborn(ctx: DurableContext) -> str:
-        return await ctx.receive(go)
+        try:
+            return await ctx.receive(go)
+        except asyncio.CancelledError:
+            return await ctx.receive(go)
 
     @mcp.tool()
     async def quick(ctx: DurableContext) -> str:

@@ -29,7 +29,7 @@ from mcp_types import INVALID_PARAMS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.core.commands import NotifyChange
-from perdure.engine import Accepted, Cancel, Engine, Notice, Request, WholeStep
+from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, Request, WholeStep
 from perdure.errors import AlreadyAnswered, CallEnded, CallerUnknown, CallNotFound
 from perdure.protocol.answer import failure_of
 from perdure.protocol.callers import MACHINE, Caller, Doors, caller_of
@@ -82,6 +82,7 @@ class Gateway:
         self._doors = doors
         self._bus = bus
         self._seats = Seats()
+        self._attending: set[Waiting] = set()
         self._starting = 0
         self._unheard: dict[str, list[Notice]] = {}
         self._draining = False
@@ -155,6 +156,17 @@ class Gateway:
         if wire.is_over:  # its client may still get this over another connection
             self._let_go(seat.request, handed=False)
         wire.close(handed=False)
+
+    async def attend(self, call_id: str, conversation: Conversation) -> CallView:
+        """The call once it is settled, for a request that is not the one which it was made for."""
+        if self._draining:
+            raise Restarting(call_id)
+        waiting = Waiting(conversation)
+        self._attending.add(waiting)
+        try:
+            return (await waiting.until_settled(self._engine, call_id)).view
+        finally:
+            self._attending.discard(waiting)
 
     # --- coming and going ---
 
@@ -277,6 +289,8 @@ class Gateway:
         self._draining = True
         for seat in self._seats:
             seat.waiting.stop(Restarting(seat.call_id))
+        for waiting in self._attending:
+            waiting.stop(Restarting())
 
     async def close(self) -> None:
         """Nobody waits any more, and what was to be delivered is."""

@@ -12,8 +12,12 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from perdure.engine import CallView
+from perdure.engine import CallView, Engine
+from perdure.protocol import legacy_tasks
+from perdure.protocol.legacy_tasks import asks_for_task, no_task
 from perdure.protocol.sdk import RequestContext
+from perdure.protocol.stateless import is_for
+from perdure.protocol.task_view import now_of
 from perdure.protocol.tasks import TASKS, created_task, takes_tasks
 from perdure.tool import Durable
 
@@ -29,12 +33,23 @@ class Handoff:
     """What the request gets for the call that goes on."""
 
 
-def handoff_of(durable: Durable, ctx: RequestContext | None) -> Handoff | None:
+def refuse_task(tool: str, ctx: RequestContext | None) -> None:
+    """Of what is not recorded nothing can be fetched later."""
+    if ctx is not None and asks_for_task(ctx) and ctx.params is not None and ctx.params.get("name") == tool:
+        raise no_task(tool)
+
+
+def handoff_of(durable: Durable, ctx: RequestContext | None, engine: Engine) -> Handoff | None:
     """None where a request waits for the end. Raises where the client cannot hold what the tool requires."""
-    if ctx is None or durable.options.task == "forbidden":
+    if ctx is None or not is_for(ctx, durable):
         return None
+    if durable.options.task == "forbidden":
+        refuse_task(durable.name, ctx)
+        return None
+    if asks_for_task(ctx):
+        return Handoff(AT_ONCE, lambda view: legacy_tasks.created_task(view, now_of(engine)))
     if takes_tasks(ctx):
-        return Handoff(_after(durable), created_task)
+        return Handoff(_after(durable), lambda view: created_task(view, now_of(engine)))
     if durable.options.task == "required":
         raise _required(durable, ctx)
     return None

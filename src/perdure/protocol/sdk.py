@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from mcp.server import Server
@@ -38,6 +39,22 @@ def connection_of(ctx: RequestContext) -> Connection:
 def session_id(ctx: RequestContext) -> str | None:
     """The id that the transport gave to the session; a header of that name may be anybody's invention."""
     return connection_of(ctx).session_id
+
+
+def watchers_of(ctx: RequestContext) -> set[asyncio.Task[None]]:
+    """Tasks that end with the connection on which the request came."""
+    connection = connection_of(ctx)
+    watchers: set[asyncio.Task[None]] | None = connection.state.get("perdure.watchers")
+    if watchers is None:
+        watchers = set[asyncio.Task[None]]()
+        connection.state["perdure.watchers"] = watchers
+        connection.exit_stack.callback(_cancel_all, watchers)
+    return watchers
+
+
+def _cancel_all(tasks: set[asyncio.Task[None]]) -> None:
+    for task in list(tasks):
+        task.cancel()
 
 
 def metadata_of(ctx: RequestContext) -> MessageMetadata:

@@ -29,6 +29,7 @@ from perdure.engine import QuestionKind
 from perdure.errors import CallNotFound
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.stateless import StatelessConversation
+from perdure.protocol.task_view import now_of
 from perdure.protocol.tasks import TASKS, Home, detailed_task, found_task
 
 MOST_TASKS = 1000
@@ -56,12 +57,11 @@ class TaskListening:
         if not wanted:
             return await call_next(ctx)
         require_client_extension(ctx, TASKS)
-        calls = self._home.calls_for(ctx)
-        tasks = await _seen(calls, wanted)
+        tasks = await _seen(self._home.calls_for(ctx), wanted)
         refused: MCPError | None = None
         result: HandlerResult = None
         async with anyio.create_task_group() as telling:
-            stream = _Stream(ctx, calls, tasks, telling)
+            stream = _Stream(ctx, self._home, tasks, telling)
             try:
                 result = await call_next(replace(ctx, session=cast("ServerSession", stream)))
             except MCPError as error:
@@ -97,11 +97,12 @@ async def _seen(calls: Calls, task_ids: list[str]) -> list[str]:
 class _Stream:
     """The session as the SDK's listen sees it: when that acknowledges, it names the tasks too, and begins to tell."""
 
-    def __init__(self, ctx: RequestContext, calls: Calls, tasks: list[str], telling: TaskGroup) -> None:
+    def __init__(self, ctx: RequestContext, home: Home, tasks: list[str], telling: TaskGroup) -> None:
         self._session = ctx.session
         self._request_id = ctx.request_id
         self._asks = StatelessConversation(ctx).asks
-        self._calls = calls
+        self._calls = home.calls_for(ctx)
+        self._engine = home.engine
         self._tasks = tasks
         self._telling = telling
 
@@ -120,7 +121,7 @@ class _Stream:
             async for view in self._calls.watch(task_id):
                 if view.is_over:  # until when it is kept is known to its row alone
                     view = await self._calls.get(task_id)
-                task = detailed_task(view, asks)
+                task = detailed_task(view, asks, now_of(self._engine))
                 news = {name: value for name, value in task.items() if name not in PASSING}
                 if news != told:
                     told = news

@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent
 from pydantic_core import from_json
 
 from perdure.core.codec import error_message
-from perdure.engine import CallView, Question, QuestionKind
+from perdure.engine import CallView, Engine, Question, QuestionKind
 from perdure.protocol.answer import failure_of, tool_error
 
 TaskStatus = Literal["working", "input_required", "completed", "failed", "cancelled"]
@@ -82,6 +82,10 @@ def poll_interval(view: CallView, now: datetime, *, is_asked: bool) -> int:
         return milliseconds(LATEST)
     later = (now - view.created) / 20 if view.wakes is None else view.wakes - now
     return milliseconds(min(max(later, SOONEST), LATEST))
+
+
+def now_of(engine: Engine) -> datetime:
+    return datetime.fromtimestamp(engine.request_clock.now(), UTC)
 
 
 def milliseconds(span: timedelta) -> int:

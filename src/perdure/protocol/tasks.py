@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
 from mcp.server.context import HandlerResult
@@ -28,6 +28,7 @@ from perdure.protocol.stateless import StatelessConversation
 from perdure.protocol.task_view import (
     TaskStatus,
     created_at,
+    now_of,
     poll_interval,
     shown_questions,
     status_message,
@@ -50,18 +51,18 @@ def takes_tasks(ctx: RequestContext) -> bool:
 # --- what a task looks like -----------------------------------------------------------------------
 
 
-def created_task(view: CallView) -> dict[str, Any]:
+def created_task(view: CallView, now: datetime) -> dict[str, Any]:
     """`CreateTaskResult`: the answer to a request that goes on as a task."""
-    return {"resultType": "task", **_task(view, _status(view), is_asked=False)}
+    return {"resultType": "task", **_task(view, _status(view), now, is_asked=False)}
 
 
-def detailed_task(view: CallView, asks: Collection[QuestionKind]) -> dict[str, Any]:
+def detailed_task(view: CallView, asks: Collection[QuestionKind], now: datetime) -> dict[str, Any]:
     """`DetailedTask`, for a client that can be asked these kinds of questions."""
     questions = () if view.is_over else shown_questions(view, asks)
     if questions:
-        return {**_task(view, "input_required", is_asked=True), "inputRequests": input_requests(questions)}
+        return {**_task(view, "input_required", now, is_asked=True), "inputRequests": input_requests(questions)}
     status = _status(view)
-    task = _task(view, status, is_asked=False)
+    task = _task(view, status, now, is_asked=False)
     if status not in ("completed", "failed"):
         return task
     try:
@@ -79,7 +80,7 @@ def _status(view: CallView) -> TaskStatus:
             return "working"
 
 
-def _task(view: CallView, status: TaskStatus, *, is_asked: bool) -> dict[str, Any]:
+def _task(view: CallView, status: TaskStatus, now: datetime, *, is_asked: bool) -> dict[str, Any]:
     task: dict[str, Any] = {
         "taskId": view.id,
         "status": status,
@@ -90,7 +91,7 @@ def _task(view: CallView, status: TaskStatus, *, is_asked: bool) -> dict[str, An
     if (message := status_message(view)) is not None:
         task["statusMessage"] = message
     if not view.is_over:
-        task["pollIntervalMs"] = poll_interval(view, datetime.now(UTC), is_asked=is_asked)
+        task["pollIntervalMs"] = poll_interval(view, now, is_asked=is_asked)
     return task
 
 
@@ -130,7 +131,10 @@ class Tasks(Extension):
 
     async def _get(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
         view = await self._found(ctx, params)
-        return {"resultType": "complete", **detailed_task(view, StatelessConversation(ctx).asks)}
+        return {
+            "resultType": "complete",
+            **detailed_task(view, StatelessConversation(ctx).asks, now_of(self._home.engine)),
+        }
 
     async def _update(self, ctx: RequestContext, params: UpdateTaskParams) -> HandlerResult:
         view = await self._found(ctx, params)

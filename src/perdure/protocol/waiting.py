@@ -46,6 +46,8 @@ class Waiting:
 
     async def until_settled(self, engine: Engine, call_id: str, answered: Collection[str] = ()) -> Reply:
         """What there is to say to the request; of the questions that it `answered` the call may not have heard yet."""
+        if self._handoff_after == timedelta(0):
+            return HandedOff(await engine.get(call_id))
         clock = engine.request_clock
         handoff_at = inf if self._handoff_after is None else clock.now() + self._handoff_after.total_seconds()
         handoff = None if self._handoff_after is None else clock.alarm(handoff_at, self._wake)
@@ -58,8 +60,6 @@ class Waiting:
                 asking.withdraw()
 
     async def _until_settled(self, engine: Engine, call_id: str, answered: Collection[str], handoff_at: float) -> Reply:
-        if self._handoff_after == timedelta(0):
-            return HandedOff(await engine.get(call_id))
         clock = engine.request_clock
         pulse = Pulse(self._conversation, clock.now())
         views = engine.watch(call_id)

@@ -31,7 +31,7 @@ from perdure.engines.embedded.ledger.rows import (
     view_of,
 )
 from perdure.engines.embedded.ledger.starting import is_reuse_over, key_of_anybody, key_of_caller
-from perdure.errors import CallNotFound
+from perdure.errors import CallNotFound, Refused
 
 VIEW_BY_ID = f"SELECT {VIEW} FROM calls WHERE id = ?"
 
@@ -83,6 +83,8 @@ def find_calls(ledger: Ledger, read: FindCalls) -> Page:
     now = ledger.clock()
     conditions = ["1"]
     if query.after is not None:
+        if not query.after.isdecimal():
+            raise Refused(f"There is no page after {query.after!r}.")
         conditions.append("n < :after")
     if query.tool is not None:
         conditions.append("tool = :tool")

@@ -1,0 +1,276 @@
+"""Tasks as the 2025-11-25 protocol has them: the client asks for one with its request, and its result is waited for.
+
+https://modelcontextprotocol.io/specification/2025-11-25/basic/utilities/tasks. What they share with those of the
+extension is in `task_view`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol, cast
+
+from mcp.server import Server
+from mcp.server.context import CallNext, HandlerResult
+from mcp.server.session import ServerSession
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    CallToolResult,
+    PaginatedRequestParams,
+    ServerNotification,
+)
+from pydantic import BaseModel
+
+from perdure.calls import Calls
+from perdure.engine import CallView, Engine, GetEntry, Question, QuestionKind, SetEntry
+from perdure.errors import CallEnded, CallNotFound, Refused
+from perdure.protocol.answer import failure_of
+from perdure.protocol.conversation import Conversation
+from perdure.protocol.sdk import RequestContext, watchers_of
+from perdure.protocol.sessions import SessionConversation
+from perdure.protocol.task_view import (
+    TaskStatus,
+    created_at,
+    now_of,
+    poll_interval,
+    shown_questions,
+    status_message,
+    time_to_live,
+    tool_answer,
+    updated_at,
+)
+from perdure.protocol.tasks import TaskParams, found_task
+
+VERSION = "2025-11-25"
+
+RELATED_TASK = "io.modelcontextprotocol/related-task"
+
+CREATED = "io.perdure/createdTask"
+"""In the `_meta` of a result that is a task: the SDK lets no handler of tools return the shape that tasks have."""
+
+CANCELLED = "io.perdure/cancelled-tasks"
+"""A store: tasks that were cancelled by request. They show so for ever, whatever their bodies make of it."""
+
+PAGE = 50
+
+
+def asks_for_task(ctx: RequestContext) -> bool:
+    return ctx.protocol_version == VERSION and ctx.params is not None and ctx.params.get("task") is not None
+
+
+def no_task(tool: str) -> MCPError:
+    return MCPError(METHOD_NOT_FOUND, f"{tool!r} cannot run as a task: send the request without `task`")
+
+
+# --- what a task looks like -----------------------------------------------------------------------
+
+
+def created_task(view: CallView, now: datetime) -> CallToolResult:
+    """What becomes `CreateTaskResult` on its way out."""
+    return CallToolResult(content=[], _meta={CREATED: task_of(view, "working", now)})
+
+
+def task_of(view: CallView, status: TaskStatus, now: datetime) -> dict[str, Any]:
+    is_over = status in ("completed", "failed", "cancelled")
+    task: dict[str, Any] = {
+        "taskId": view.id,
+        "status": status,
+        "createdAt": created_at(view),
+        "lastUpdatedAt": updated_at(view),
+        "ttl": time_to_live(view),
+    }
+    if (message := status_message(view)) is not None:
+        task["statusMessage"] = message
+    if not is_over:
+        task["pollInterval"] = poll_interval(view, now, is_asked=status == "input_required")
+    return task
+
+
+def status_of(view: CallView, asks: Collection[QuestionKind]) -> TaskStatus:
+    """Here a tool's error fails its task."""
+    match view.status:
+        case "completed":
+            return "failed" if view.result.get("isError") else "completed"
+        case "failed" | "cancelled":
+            return view.status
+        case "running" | "waiting" | "stuck":
+            return "input_required" if shown_questions(view, asks) else "working"
+
+
+class TaskNews(BaseModel):
+    method: str = "notifications/tasks/status"
+    params: dict[str, Any]
+
+
+# --- serving them ---------------------------------------------------------------------------------
+
+
+class Home(Protocol):
+    """The server whose calls are shown."""
+
+    @property
+    def engine(self) -> Engine: ...
+    def calls_for(self, ctx: RequestContext) -> Calls: ...
+    async def attend(self, call_id: str, conversation: Conversation) -> CallView:
+        """Wait until a call is settled, and ask its questions meanwhile."""
+        ...
+
+
+Handler = Callable[[RequestContext, Any], Awaitable[HandlerResult]]
+
+
+class LegacyTasks:
+    """A `ServerMiddleware`, and the handlers of its methods."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    async def __call__(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+        result = await call_next(ctx)
+        if not isinstance(result, dict):
+            return result
+        match ctx.method:
+            case "initialize" if result.get("protocolVersion") == VERSION:
+                return _with_capability(result)
+            case "tools/call" if CREATED in (result.get("_meta") or {}):
+                task = result["_meta"][CREATED]
+                self._tell_of(ctx, task["taskId"])
+                return {"task": task}
+            case _:
+                return result
+
+    def serve(self, server: Server[Any]) -> None:
+        """Beside the methods of the extension, which some of these share their names with."""
+        methods: list[tuple[str, type[Any], Handler]] = [
+            ("tasks/get", TaskParams, self._get),
+            ("tasks/result", TaskParams, self._result),
+            ("tasks/list", PaginatedRequestParams, self._list),
+            ("tasks/cancel", TaskParams, self._cancel),
+        ]
+        for method, params, handler in methods:
+            other = server.get_request_handler(method)
+            server.add_request_handler(
+                method, params, _by_era(method, handler, None if other is None else other.handler)
+            )
+
+    async def _get(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
+        view = await found_task(self._home.calls_for(ctx), params.task_id)
+        return await self._shown(view, SessionConversation(ctx).asks)
+
+    async def _list(self, ctx: RequestContext, params: PaginatedRequestParams) -> HandlerResult:
+        try:
+            page = await self._home.calls_for(ctx).find(after=params.cursor, limit=PAGE)
+        except Refused as error:
+            raise MCPError(INVALID_PARAMS, str(error)) from error
+        asks = SessionConversation(ctx).asks
+        tasks = [await self._shown(view, asks) for view in page.calls if view.kind == "tool"]
+        return {"tasks": tasks} if page.next is None else {"tasks": tasks, "nextCursor": page.next}
+
+    async def _cancel(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
+        calls = self._home.calls_for(ctx)
+        view = await found_task(calls, params.task_id)
+        asks = SessionConversation(ctx).asks
+        try:
+            if await self._is_cancelled(view):
+                raise CallEnded(view)
+            await calls.cancel(view.id, reason="by its client")
+        except CallEnded as error:
+            status = await self._status(error.view, asks)
+            raise MCPError(INVALID_PARAMS, f"The task has ended already: it is {status}") from error
+        await self._home.engine.store(CANCELLED, SetEntry("", view.id, b"true"))
+        task = await self._shown(await calls.get(view.id), asks)
+        await _notify(ctx.session, task)
+        return task
+
+    async def _result(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
+        """What the request would have got. The task's questions are asked while this waits."""
+        view = await found_task(self._home.calls_for(ctx), params.task_id)
+        if not view.is_over and not await self._is_cancelled(view):
+            view = await self._home.attend(view.id, _AboutTask(ctx))
+        if view.status == "stuck":
+            raise MCPError(INTERNAL_ERROR, str(failure_of(view)))
+        return _related(await self._answer(view), view.id)
+
+    async def _answer(self, view: CallView) -> dict[str, Any]:
+        if await self._is_cancelled(view):
+            return {"content": [{"type": "text", "text": "The call was cancelled: by its client."}], "isError": True}
+        return tool_answer(view)
+
+    # --- the status ---
+
+    async def _shown(self, view: CallView, asks: Collection[QuestionKind]) -> dict[str, Any]:
+        return task_of(view, await self._status(view, asks), now_of(self._home.engine))
+
+    async def _status(self, view: CallView, asks: Collection[QuestionKind]) -> TaskStatus:
+        return "cancelled" if await self._is_cancelled(view) else status_of(view, asks)
+
+    async def _is_cancelled(self, view: CallView) -> bool:
+        """By request, for which a client is told so at once; the call may still be cleaning up."""
+        if view.status == "cancelled":
+            return True
+        return bool((await self._home.engine.store(CANCELLED, GetEntry("", view.id))).entries)
+
+    # --- notifications ---
+
+    def _tell_of(self, ctx: RequestContext, task_id: str) -> None:
+        """Until it ends or its client leaves."""
+        watchers = watchers_of(ctx)
+        calls, asks = self._home.calls_for(ctx), SessionConversation(ctx).asks
+        telling = self._tell(ctx.session, calls, task_id, asks)
+        # In a context of its own: a request's would keep its token alive.
+        task = asyncio.get_running_loop().create_task(telling, context=Context())
+        watchers.add(task)
+        task.add_done_callback(watchers.discard)
+
+    async def _tell(self, session: ServerSession, calls: Calls, task_id: str, asks: Collection[QuestionKind]) -> None:
+        told = ("working", None)
+        with suppress(CallNotFound):
+            async for view in calls.watch(task_id):
+                if view.is_over:  # until when it is kept is known to its row alone
+                    view = await calls.get(task_id)
+                task = await self._shown(view, asks)
+                news = (task["status"], task.get("statusMessage"))
+                if task["status"] == "cancelled" and view.status != "cancelled":
+                    return  # that was told when it was asked for
+                if news != told:
+                    told = news
+                    await _notify(session, task)
+
+
+def _by_era(method: str, ours: Handler, other: Handler | None) -> Handler:
+    async def handle(ctx: RequestContext, params: Any) -> HandlerResult:
+        if ctx.protocol_version == VERSION:
+            return await ours(ctx, params)
+        if other is None:
+            raise MCPError(METHOD_NOT_FOUND, "Method not found", method)
+        return await other(ctx, params)
+
+    return handle
+
+
+def _with_capability(result: dict[str, Any]) -> dict[str, Any]:
+    tasks: dict[str, Any] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
+    return {**result, "capabilities": {**result["capabilities"], "tasks": tasks}}
+
+
+def _related(result: dict[str, Any], task_id: str) -> dict[str, Any]:
+    meta: dict[str, Any] = {**(result.get("_meta") or {}), RELATED_TASK: {"taskId": task_id}}
+    return {**{name: value for name, value in result.items() if name != "resultType"}, "_meta": meta}
+
+
+async def _notify(session: ServerSession, task: dict[str, Any]) -> None:
+    await session.send_notification(cast("ServerNotification", TaskNews(params=task)))
+
+
+class _AboutTask(SessionConversation):
+    """What is asked while a client waits for a task's result says which task it is about."""
+
+    async def ask(self, call_id: str, question: Question) -> bytes | None:
+        return await super().ask(call_id, replace(question, params=_related(question.params, call_id)))
