@@ -261,10 +261,11 @@ def test_without_a_name_every_file_of_the_data_folder_is_read(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--engine", "nowhere.db"], "There is no file"),
+        (["--engine", "nowhere.db"], "nowhere.db, which --engine stands for"),
         (["--engine", "memory:"], "gone with its process"),
         (["--engine", "temporal://host/default"], "Temporal"),
-        (["--server", "nobody"], "There is no file"),
+        (["--server", "nobody"], "nobody.db, which --server nobody stands for"),
+        ([], "shop.db, which PERDURE_ENGINE stands for"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line_on_stderr(options: list[str], problem: str) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console, RenderableType
 
-from perdure.cli.render import call_page, calls_table, duration, printable, result_text
+from perdure.cli.render import call_page, calls_table, duration, printable, result_text, timeline_table
 from perdure.engine import CallView, Question, SignalSpec, TimelineEntry
 
 NOON = datetime(2026, 7, 28, 12, tzinfo=UTC)
@@ -101,13 +101,27 @@ def test_a_page_shows_facts_questions_and_a_timeline_from_the_start() -> None:
         "accepts  decision",
         "",
         "Questions",
-        "",
         "  confirm  Pay 40 $?",
+        "Answer: perdure answer 0123456789abcdef0123456789abcdef '{}' or --decline",
         "",
         "at      what        name            attempts  took   error",
         "+0 ms   started     on Python 3.11",
         "+1.0 s  step        find_forecast   2         2.0 s  TryAgain: busy",
         "+4.0 s  step tried  read_forecast   1                ConnectError: refused — next attempt at +9.0 s",
+    ]
+
+
+def test_steps_of_one_name_are_told_apart() -> None:
+    def line(kind: str, name: str) -> TimelineEntry:
+        return TimelineEntry(NOON, kind, name)
+
+    timeline = [line("step", "fetch"), line("child", "fetch"), line("step failed", "fetch"), line("step", "pay")]
+    rows = shown(timeline_table(timeline, NOON))[1:]
+    assert [row.split(maxsplit=2)[2].strip() for row in rows] == [
+        "step         fetch #1",
+        "child        fetch",
+        "step failed  fetch #2",
+        "step         pay",
     ]
 
 

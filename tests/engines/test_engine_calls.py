@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,33 @@ async def test_a_body_runs_its_steps_in_order_and_its_outcome_is_kept(serve: Ser
         assert (view.status, view.result) == ("completed", 10)
         lines = [line.kind for line in await engine.timeline(view.id)]
         assert lines == ["started", *["step"] * 5, "completed"]
+
+
+async def test_a_timeline_shows_the_timer_that_is_next(serve: Serve) -> None:
+    async def naps(effects: Effects, _: None) -> None:
+        await asyncio.sleep(86_400)
+
+    async def waits(effects: Effects, _: None) -> None:
+        await effects.receive("go", ANY.decode)
+
+    functions = body(naps), body(waits)
+
+    async def last_lines(engine: Embedded, calls: list[str]) -> list[tuple[str, str]]:
+        return [(line.kind, line.name) for call in calls for line in (await engine.timeline(call))[-1:]]
+
+    async with serve(*functions) as engine:
+        ends_in = {"deadline": timedelta(days=1)}
+        asked = [request_for(functions[0]), request_for(functions[1], **ends_in), request_for(functions[1])]
+        calls = [(await engine.start(request)).call_id for request in asked]
+        for call in calls:
+            await seen(engine, call, lambda view: view.status == "waiting")
+        (sleeps, until), (deadline, at), (nothing, _) = await last_lines(engine, calls)
+        assert (sleeps, deadline, nothing) == ("sleeps until", "deadline at", "started")
+        tomorrow = (await engine.get(calls[0])).created + timedelta(days=1)
+        assert abs(datetime.strptime(until, "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC) - tomorrow) < timedelta(
+            minutes=1
+        )
+        assert at.endswith("UTC")
 
 
 async def test_an_outcome_is_still_there_after_a_restart(serve: Serve) -> None:

@@ -260,6 +260,15 @@ async def test_by_default_calls_are_in_a_private_file_of_the_servers_name(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+async def test_the_file_is_logged_with_its_folder(
+    home: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    with caplog.at_level(logging.INFO, "perdure"):
+        async with DurableMCP[Any]("shop", engine="calls.db").serving():
+            assert str(home / "calls.db") in caplog.text
+
+
 async def test_the_environment_names_another(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERDURE_ENGINE", str(home / "elsewhere.db"))
     async with DurableMCP[Any]("shop").serving():

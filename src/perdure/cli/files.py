@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from perdure.calls import EVERYONE, Calls
 from perdure.cli.problem import Problem
 from perdure.datafile import data_file, data_files, data_folder
-from perdure.engine import CallView, open_engine
+from perdure.engine import CallView, Engine, open_engine
 from perdure.engines.embedded.engine import Embedded
 from perdure.errors import CallNotFound
 
@@ -29,28 +29,38 @@ class Held:
 
 def files_to_read(engine: str | None, server: str | None) -> list[str]:
     if engine is not None:
-        return [engine]
-    if server is None and (named := os.environ.get("PERDURE_ENGINE")):
-        return [named]
+        return [_there(engine, "--engine")]
     if server is not None:
-        return [str(data_file(server))]
+        return [_there(str(data_file(server)), f"--server {server}")]
+    if named := os.environ.get("PERDURE_ENGINE"):
+        return [_there(named, "PERDURE_ENGINE")]
     if files := data_files():
         return [str(file) for file in files]
     raise Problem(f"There are no calls yet: nothing is in {data_folder()}. Name another file with --engine.")
 
 
-@asynccontextmanager
-async def opened(file: str) -> AsyncGenerator[Calls]:
-    """Every call of a file; nothing is run here, and servers may be at work on it."""
+def _there(file: str, by: str) -> str:
+    """The file, which `by` names."""
+    engine = _engine_of(file)
+    if isinstance(engine, Embedded) and engine.path is not None and not engine.path.is_file():
+        raise Problem(f"There is no file {engine.path}, which {by} stands for.")
+    return file
+
+
+def _engine_of(file: str) -> Engine:
     try:
         engine = open_engine(file)
     except ValueError as error:
         raise Problem(str(error)) from None
-    if isinstance(engine, Embedded):
-        if engine.path is None:
-            raise Problem("memory: is gone with its process; only a file can be read.")
-        if not engine.path.is_file():
-            raise Problem(f"There is no file {engine.path}.")
+    if isinstance(engine, Embedded) and engine.path is None:
+        raise Problem("memory: is gone with its process; only a file can be read.")
+    return engine
+
+
+@asynccontextmanager
+async def opened(file: str) -> AsyncGenerator[Calls]:
+    """Every call of a file; nothing is run here, and servers may be at work on it."""
+    engine = _engine_of(file)
     async with engine.serve((), work=False):
         yield Calls(lambda: engine, caller=EVERYONE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -56,16 +57,30 @@ def call_page(view: CallView, timeline: Sequence[TimelineEntry], now: datetime) 
 def timeline_table(timeline: Sequence[TimelineEntry], start: datetime) -> RenderableType:
     """Times are counted from `start`."""
     table = _table("at", "what", "name", "attempts", "took", "error")
-    for entry in timeline:
+    for entry, name in zip(timeline, _told_apart(timeline), strict=True):
         table.add_row(
             Text(f"+{duration((entry.began or entry.at) - start)}"),
             Text(entry.kind),
-            printable(entry.name),
+            printable(name),
             Text(str(entry.attempts or "")),
             Text(duration(entry.ended - entry.began) if entry.began and entry.ended else ""),
             _trouble(entry, start),
         )
     return table
+
+
+def _told_apart(timeline: Sequence[TimelineEntry]) -> list[str]:
+    """The names of its lines; steps of one name are numbered."""
+    steps = Counter(entry.name for entry in timeline if entry.kind.startswith("step"))
+    seen: Counter[str] = Counter()
+    names: list[str] = []
+    for entry in timeline:
+        if entry.kind.startswith("step") and steps[entry.name] > 1:
+            seen[entry.name] += 1
+            names.append(f"{entry.name} #{seen[entry.name]}")
+        else:
+            names.append(entry.name)
+    return names
 
 
 def result_text(result: Any) -> str:

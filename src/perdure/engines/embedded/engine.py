@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -96,7 +96,7 @@ class Embedded:
         concurrent_steps: int = 1000,
         bodies_in_memory: int = 10_000,
     ) -> None:
-        self.path = None if str(path) == "memory:" else Path(path).expanduser()
+        self.path = None if str(path) == "memory:" else Path(path).expanduser().absolute()
         self.durability: Literal["full", "relaxed"] = durability
         self.settings = Settings(payload_limit, grace, threads, concurrent_steps, bodies_in_memory)
         self.make_clock: Callable[[], Clock] = SystemClock
@@ -196,7 +196,7 @@ class Embedded:
         return await self._here.journal.read(HolderOf(tool, key, caller))
 
     async def timeline(self, call_id: str) -> list[TimelineEntry]:
-        return timeline(await self._here.journal.read(ReadRecord(call_id)))
+        return await self._here.timeline(call_id)
 
     async def journal(self, call_id: str) -> list[Event]:
         return list((await self._here.journal.read(ReadRecord(call_id))).events)
@@ -373,6 +373,12 @@ class _Serving:
             # Who holds a shared call is known to the journal alone: others join it in other processes.
             return replace(call.view, callers=(await self.journal.read(View(call_id))).callers)
         return call.view
+
+    async def timeline(self, call_id: str) -> list[TimelineEntry]:
+        record = await self.journal.read(ReadRecord(call_id))
+        call = None if self._worker is None else self._worker.live.get(call_id)
+        wake_at = None if call is None or call.left or not call.is_idle else call.wake_at
+        return timeline(record, None if wake_at is None else datetime.fromtimestamp(wake_at, UTC))
 
     def watch(self, call_id: str, after: int) -> AsyncIterator[CallView]:
         return self._watchers.watch(call_id, after, self.get)

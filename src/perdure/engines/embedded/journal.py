@@ -467,6 +467,7 @@ class Record:
     inbox: tuple[InboxRow, ...]
     caller: str | None = None
     principal: Principal | None = None
+    deadline: float | None = None
 
 
 @record

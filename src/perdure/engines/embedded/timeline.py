@@ -31,13 +31,17 @@ from perdure.engine import TimelineEntry
 from perdure.engines.embedded.journal import Attempt, Record
 
 
-def timeline(record: Record) -> list[TimelineEntry]:
-    """The events in their order, then the steps that have no outcome yet, then what waits in the inbox."""
+def timeline(record: Record, wakes: datetime | None = None) -> list[TimelineEntry]:
+    """The events in their order, then the steps that have no outcome yet, when it goes on, what waits in the inbox.
+
+    `wakes`: when a call in memory goes on by itself; of the others their row knows.
+    """
     attempts = {attempt.key: attempt for attempt in record.attempts}
     entries = [_line(event, attempts) for event in record.events]
     settled = {event.key for event in record.events if isinstance(event, StepReturned | StepRaised | StepLate)}
     if not record.view.is_over:
         entries += (_pending(attempt) for attempt in record.attempts if attempt.key not in settled)
+        entries += _asleep(record, wakes or record.view.wakes)
     entries += _unread(record)
     return entries
 
@@ -100,6 +104,18 @@ def _pending(attempt: Attempt) -> TimelineEntry:
         error=_errors(attempt),
         next_attempt=None if attempt.next_at is None else _time(attempt.next_at),
     )
+
+
+def _asleep(record: Record, wakes: datetime | None) -> Iterator[TimelineEntry]:
+    """The timer that is next. What is next may also be an attempt, which has its own line, or the very beginning."""
+    others = [attempt.next_at for attempt in record.attempts] + [record.events[0].at]
+    if wakes is not None and not any(at is not None and _time(at) == wakes for at in others):
+        is_deadline = record.deadline is not None and _time(record.deadline) == wakes
+        yield TimelineEntry(
+            record.view.updated or _time(record.events[-1].at),
+            "deadline at" if is_deadline else "sleeps until",
+            f"{wakes:%Y-%m-%d %H:%M:%S} UTC",
+        )
 
 
 def _unread(record: Record) -> Iterator[TimelineEntry]:

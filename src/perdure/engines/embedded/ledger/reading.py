@@ -35,7 +35,9 @@ from perdure.errors import CallNotFound, Refused
 
 VIEW_BY_ID = f"SELECT {VIEW} FROM calls WHERE id = ?"
 
-RECORD = f"SELECT {VIEW}, created + delay, seed, python, reason, caller, principal, {ARGUMENTS} FROM calls WHERE id = ?"
+RECORD = f"""
+    SELECT {VIEW}, created + delay, seed, python, reason, caller, principal, deadline, {ARGUMENTS} FROM calls
+    WHERE id = ?"""
 
 HOLDERS = f"SELECT {VIEW}, reuse FROM calls WHERE holds >= ? AND holds <= ? ORDER BY n DESC"
 
@@ -118,7 +120,7 @@ def read_record(ledger: Ledger, read: ReadRecord) -> Record:
     row = ledger.row(RECORD, (read.call_id,))
     if row is None:
         raise CallNotFound(read.call_id)
-    *viewed, starts, seed, python, reason, caller, principal, arguments = row
+    *viewed, starts, seed, python, reason, caller, principal, deadline, arguments = row
     n = row[0]
     seen = view_of(viewed, ledger.clock())
     middle, unreadable = events_of(ledger, [n])
@@ -136,6 +138,7 @@ def read_record(ledger: Ledger, read: ReadRecord) -> Record:
         tuple(inboxes_of(ledger, [n])[n]),
         caller,
         None if principal is None else principal_from(principal),
+        deadline,
     )
 
 
