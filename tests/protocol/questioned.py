@@ -100,6 +100,7 @@ class House:
     mcp: DurableMCP[Any]
     url: str = ""
     process: asyncio.subprocess.Process | None = None
+    was_killed: bool = False
 
     @asynccontextmanager
     async def server(self) -> AsyncGenerator[None]:
@@ -171,6 +172,7 @@ class House:
         """The server that began the call, in the middle of whatever it does."""
         pid = next(int(line.split()[1]) for line in self._lines if line.startswith("pid "))
         os.kill(pid, signal.SIGKILL)
+        self.was_killed = True
         if self.process is not None:
             await self.process.wait()
 
