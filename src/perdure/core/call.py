@@ -1,4 +1,4 @@
-"""Ids and states of calls, and the legal transitions between the states."""
+"""Ids and states of calls."""
 
 from __future__ import annotations
 
@@ -10,17 +10,6 @@ from typing import Literal
 Status = Literal["running", "waiting", "stuck", "completed", "failed", "cancelled"]
 
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
-
-TRANSITIONS: dict[Status, frozenset[Status]] = {
-    "running": frozenset({"running", "waiting", "stuck", "completed", "failed", "cancelled"}),
-    "waiting": frozenset({"running", "waiting", "stuck", "completed", "failed", "cancelled"}),
-    # Out of "stuck" only by code that fits again, an operator's retry, or a cancel without clean-up.
-    "stuck": frozenset({"running", "stuck", "cancelled"}),
-    "completed": frozenset(),
-    "failed": frozenset(),
-    "cancelled": frozenset(),
-}
-
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """What a divergence names: the standard library's tasks may wake in another order in the next one."""

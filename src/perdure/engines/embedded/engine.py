@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +33,7 @@ from perdure.engine import (
 from perdure.engine import Clock as RequestClock
 from perdure.engines.embedded.clock import Clock, SystemClock
 from perdure.engines.embedded.collector import spared
+from perdure.engines.embedded.errands import Errands
 from perdure.engines.embedded.journal import (
     Arrived,
     Deliver,
@@ -229,7 +229,7 @@ class _Serving:
         self._worker: Worker | None = None
         self._functions: Sequence[Function] | None = None
         self._notices = _nobody_listens
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands("what other processes did is looked at again soon")
         self._presence: Presence
         if database is None:
             self._presence = Alone(journal, clock)
@@ -247,7 +247,7 @@ class _Serving:
         try:
             await self._presence.join()
             if self._shared:
-                self._spawn(self._poll())
+                self._errands.run(self._poll())
         except BaseException:
             await self.journal.close()
             raise
@@ -281,8 +281,7 @@ class _Serving:
             self._presence.tell_due()
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        self._errands.end()
         try:
             await self._presence.leave()
         finally:
@@ -396,7 +395,7 @@ class _Serving:
 
     def _something_elsewhere(self) -> None:
         if self._worker is not None:
-            self._spawn(self._look_everywhere())
+            self._errands.run(self._look_everywhere())
 
     async def _look_everywhere(self) -> None:
         if self._worker is not None:
@@ -408,9 +407,9 @@ class _Serving:
         if not owned.keys().isdisjoint(call_ids):  # nobody else speaks of a call that is ours
             for call_id in owned.keys() & {*call_ids}:
                 owned[call_id].look_at_questions_soon()
-            self._spawn(self._look_for_lost())
+            self._errands.run(self._look_for_lost())
         elif seen := [call_id for call_id in call_ids if call_id in watched]:
-            self._spawn(self._refresh(seen))
+            self._errands.run(self._refresh(seen))
 
     async def _look_for_lost(self) -> None:
         if self._worker is not None:
@@ -438,16 +437,6 @@ class _Serving:
                     changed = False
             except StorageError as error:
                 log.warning("cannot see what other processes did: %s Looking again in a second.", error)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned)
-
-    def _spawned(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("perdure failed inside; what other processes did is looked at again soon", exc_info=error)
 
 
 async def _to_its_end(leaving: Coroutine[Any, Any, None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ DEADLINE = "deadline"
 """The reason of a cancellation that nobody asked for."""
 
 
-class LiveCall:
+class LiveCall(ABC):
     """A call that this process owns and has in memory, until it ends, parks, is stuck, or is lost to a later claim."""
 
     def __init__(self, worker: Worker, held: Held, function: Function) -> None:
@@ -106,23 +107,27 @@ class LiveCall:
 
     # --- lives ---
 
+    @abstractmethod
     def begin(self) -> None:
         """The first life of a new call, whose row is on disk."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     async def begin_again(self, claimed: Claimed) -> None:
         """A later life, or the first one of a call that somebody else started."""
-        raise NotImplementedError
+        ...
 
     @property
+    @abstractmethod
     def is_idle(self) -> bool:
         """Nothing of it runs: it could leave memory."""
-        raise NotImplementedError
+        ...
 
     @property
+    @abstractmethod
     def wake_at(self) -> float | None:
         """When it would have to come back into memory; None: when something arrives."""
-        raise NotImplementedError
+        ...
 
     def is_due(self, now: float) -> bool:
         wake_at = self.wake_at
@@ -148,21 +153,24 @@ class LiveCall:
         self.ground.look()
 
     @property
-    def steps_running(self) -> Sequence[asyncio.Task[Any]]:
-        raise NotImplementedError
+    @abstractmethod
+    def steps_running(self) -> Sequence[asyncio.Task[Any]]: ...
 
     @property
+    @abstractmethod
     def names_running(self) -> list[str]:
         """Of these steps, for people."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def take(self, event: Fed, row: int | None = None) -> None:
         """Something happened to the call; `row` is where it came from, if from the inbox."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def abandon(self) -> None:
         """Stop whatever runs, without a trace in the journal."""
-        raise NotImplementedError
+        ...
 
     def set_deadline(self, past: bool = False) -> None:
         if self.held.deadline is not None and not past:

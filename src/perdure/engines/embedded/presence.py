@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from perdure.engines.embedded.clock import Clock
+from perdure.engines.embedded.errands import Errands
 from perdure.engines.embedded.hints import Hint, Hints
 from perdure.engines.embedded.journal import Journal, Leave, Process, Processes, Register, TakeOver, commit
 from perdure.engines.embedded.ownership import ProcessLock, Watch, forget, is_alive, successor
@@ -94,8 +95,7 @@ class AmongOthers:
         self._changed: dict[str, None] = {}
         self._looking = asyncio.Lock()
         self._will_look = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._gone = False
+        self._errands = Errands("who else is there is looked at again soon")
         self.process = 0
 
     async def join(self) -> None:
@@ -112,11 +112,9 @@ class AmongOthers:
         self._send_all(Hint("processes"))
 
     async def leave(self) -> None:
-        self._gone = True
         if self._watch is not None:
             self._watch.stop()
-        for task in list(self._tasks):
-            task.cancel()
+        self._errands.end()
         try:
             if self.process:
                 await self._sign_off()
@@ -201,7 +199,7 @@ class AmongOthers:
 
     def _someone_died(self) -> None:
         self._watched = ""
-        self._spawn(self._look_until_seen())
+        self._errands.run(self._look_until_seen())
 
     # --- hints ---
 
@@ -212,7 +210,7 @@ class AmongOthers:
             case "call":
                 self._on_changed(hint.calls)
             case "processes" if self.process:  # who joins looks anyway
-                self._spawn(self._look_until_seen())
+                self._errands.run(self._look_until_seen())
             case _:
                 pass
 
@@ -241,11 +239,3 @@ class AmongOthers:
         ports: Iterable[int] = [process.port for process in self._others.values() if process.port]
         if ports:
             self._hints.send(ports, hint)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        if self._gone:
-            coroutine.close()
-            return
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

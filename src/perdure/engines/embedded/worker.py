@@ -13,6 +13,7 @@ from typing import Any
 
 from perdure.engine import BodyFunction, CallView, Function, Notice
 from perdure.engines.embedded.clock import Alarm, Clock
+from perdure.engines.embedded.errands import Errands
 from perdure.engines.embedded.journal import (
     Arrived,
     Claim,
@@ -90,7 +91,7 @@ class Worker:
         self._live: dict[str, LiveCall] = {}
         self._by_n: dict[int, LiveCall] = {}
         self._idle: OrderedDict[str, float] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands("the call goes on at its next event")
         self._something_due = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
         self._next_due: Alarm | None = None
@@ -123,8 +124,7 @@ class Worker:
         for call in list(self._live.values()):
             call.give_back()
         await self._see_them_off(GIVEN_BACK_WITHIN)
-        for task in list(self._tasks):
-            task.cancel()
+        self._errands.end()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _stop_claiming(self, until: float) -> None:
@@ -162,8 +162,7 @@ class Worker:
             call.abandon()
         self._live.clear()
         self._by_n.clear()
-        for task in list(self._tasks):
-            task.cancel()
+        self._errands.end()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # --- functions ---
@@ -413,14 +412,7 @@ class Worker:
     # --- what calls need ---
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned)
-
-    def _spawned(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("perdure failed inside; the call goes on at its next event", exc_info=error)
+        self._errands.run(coroutine)
 
     def in_thread(self, function: Callable[[], Any]) -> asyncio.Future[ThreadOutcome]:
         context = contextvars.copy_context()
