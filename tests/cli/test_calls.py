@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from perdure.datafile import data_folder
 from tests.cli import shop
-from tests.cli.commands import ended, finish, perdure, read_json, start, worker
+from tests.cli.commands import ROOT, ended, finish, perdure, read_json, start, worker
+
+SHOP = Path(shop.__file__)
 
 
 @pytest.fixture(autouse=True)
@@ -274,6 +280,33 @@ def test_a_file_that_cannot_be_read_is_one_line_on_stderr(options: list[str], pr
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert problem in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", [["calls"], ["call", "0" * 32], ["run"], ["run", "--http", "0"], ["worker"]], ids=" ".join
+)
+def test_a_file_of_a_newer_version_is_refused_by_commands_and_servers(command: list[str], file: Path) -> None:
+    start("order", item="tea")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 1000")
+    if command[0] in ("run", "worker"):
+        command = [command[0], str(SHOP), *command[1:]]
+
+    process = subprocess.run(
+        [sys.executable, "-m", "perdure.cli", *command],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert (process.returncode, process.stdout) == (1, "")
+    # A server has logged where it keeps its calls before.
+    problem = process.stderr.splitlines()[-1]
+    assert problem.startswith(f"perdure: {file} has schema 1000")
+    assert "Upgrade perdure" in problem
+    assert "Traceback" not in process.stderr
 
 
 def test_a_file_of_another_kind_is_one_line_on_stderr(tmp_path: Path) -> None:
