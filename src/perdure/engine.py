@@ -191,7 +191,7 @@ class Signal:
 @record
 class Answer:
     """To the question that the call shows under `name`; JSON in the shape that MCP gives an answer of its kind:
-    `{"action": …, "content": …}` of an elicitation, or the result of a sampling."""
+    `{"action": …, "content": …}` of an elicitation, or the result of a sampling, or `{"error": …}` instead of it."""
 
     name: str
     value: bytes

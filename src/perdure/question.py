@@ -31,7 +31,7 @@ from pydantic_core import from_json, to_json, to_jsonable_python
 
 from perdure.core.codec import digest, name_of
 from perdure.engine import Question, QuestionAsk
-from perdure.errors import Refused
+from perdure.errors import InputUnavailable, Refused
 from perdure.sampler import Sampler
 from perdure.step import Step, step
 
@@ -165,6 +165,10 @@ class Sampling:
         return QuestionAsk(question, self.if_unable, self.if_nobody)
 
     def read(self, answer: bytes) -> Sampled:
+        """Raises `InputUnavailable` if the client would not: that is how it declines, and asking again is no use."""
+        said: Any = from_json(answer)
+        if isinstance(said, dict) and "error" in said:
+            raise InputUnavailable(f"The client did not ask its model: {said['error']['message']}")
         try:
             return sampled(CreateMessageResult.model_validate_json(answer))
         except ValidationError as error:

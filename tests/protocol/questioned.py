@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from mcp_types import (
     ElicitRequestURLParams,
     ElicitResult,
     ErrorData,
+    SamplingMessage,
     TextContent,
 )
 
@@ -88,6 +89,11 @@ async def rejects(context: ClientRequestContext, params: CreateMessageRequestPar
 
 async def samples(context: ClientRequestContext, params: CreateMessageRequestParams) -> CreateMessageResult:
     return CreateMessageResult(role="assistant", content=TextContent(type="text", text="42"), model="deep")
+
+
+async def deep_thought(messages: Sequence[SamplingMessage], **_: Any) -> CreateMessageResult:
+    """A model of the server's own."""
+    return CreateMessageResult(role="assistant", content=TextContent(type="text", text="forty-two"), model="own")
 
 
 @dataclass
@@ -162,10 +168,10 @@ class House:
 
         await until(is_there)
 
-    def hold(self, what: Literal["work", "reply"]) -> None:
+    def hold(self, what: Literal["work", "reply", "question"]) -> None:
         (self.folder / f"hold-{what}").touch()
 
-    def release(self, what: Literal["work", "reply"]) -> None:
+    def release(self, what: Literal["work", "reply", "question"]) -> None:
         (self.folder / f"hold-{what}").unlink()
 
     async def kill(self) -> None:

@@ -1,7 +1,7 @@
 """A server that asks: `python -m tests.protocol.questions_server stdio|sse|json|bare FOLDER`.
 
-What it does in the world are lines in FOLDER/effects. A file FOLDER/hold-work holds its work up, and FOLDER/hold-reply
-the replies of calls that have ended.
+What it does in the world are lines in FOLDER/effects. A file FOLDER/hold-work holds its work up, FOLDER/hold-question
+the replies that ask, and FOLDER/hold-reply those of calls that have ended.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class QuestionsServer:
 
     async def _hold_reply(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         result = await call_next(ctx)
-        if ctx.method == "tools/call" and not is_input_required(result):
-            await self._held_by("hold-reply")
+        if ctx.method == "tools/call":
+            await self._held_by("hold-question" if is_input_required(result) else "hold-reply")
         return result
 
     async def _held_by(self, name: str) -> None:

@@ -126,6 +126,22 @@ async def test_after_the_result_and_before_the_reply_the_same_state_gets_it(stat
 
 
 @each_transport
+async def test_a_question_that_got_lost_is_asked_again_by_the_same_call(stateless: House) -> None:
+    stateless.hold("question")
+    async with doomed(stateless, Person()) as client:
+        request = Abandoned(round_of(client))
+        await stateless.asks()
+        await stateless.kill()
+        await request.over()
+    stateless.release("question")
+    person = Person()
+    async with stateless.served_client(person) as client:
+        assert text(await client.call_tool("pay", {"amount": 3})) == "paid 3, by ann"
+    assert person.asked == ["Pay 3?"]
+    assert len(await calls_of(stateless.mcp)) == 1
+
+
+@each_transport
 async def test_a_lost_reply_is_found_without_its_state_too(stateless: House) -> None:
     """A client that never had the state asks again, and adopts its own call."""
     stateless.hold("reply")

@@ -11,7 +11,7 @@ from mcp_types import ElicitRequestURLParams, ElicitResult, ErrorData, TextConte
 
 from perdure import AlreadyAnswered, CallEnded
 from tests.protocol.asking import asked, status_of, text
-from tests.protocol.questioned import House, Person, house_of, rejects, samples, yes
+from tests.protocol.questioned import House, Person, deep_thought, house_of, rejects, samples, yes
 from tests.protocol.questions_server import came_back
 
 CELLS = [
@@ -210,11 +210,12 @@ async def test_an_error_of_the_client_counts_as_dismissed_and_is_not_asked_again
 
 
 @pytest.mark.parametrize(("transport", "era"), [("memory", "sessions")])
-async def test_a_model_that_its_user_rejects_leaves_the_question_to_others(house: House) -> None:
-    async with house.client(None, sampling_callback=rejects) as client, asked(client.call_tool("think", {})) as answer:
-        call = await house.asks()
-        await house.mcp.calls.answer(call, "six by nine")
-        assert text(await answer) == "six by nine"
+async def test_where_the_client_rejects_asking_its_model_the_servers_own_is_asked(house: House) -> None:
+    async with house.client(None, sampling_callback=rejects) as client:
+        result: Any = await client.call_tool("think", {})
+        assert "User rejected sampling request" in text(result)
+        house.mcp.sampler = deep_thought
+        assert text(await client.call_tool("think", {})) == "forty-two"
 
 
 # --- clients that cannot be asked -----------------------------------------------------------------

@@ -48,7 +48,7 @@ class SessionConversation:
         except NoBackChannelError:
             return None
         except MCPError as error:
-            return None if error.code == CONNECTION_CLOSED else _unanswered(question, error)
+            return None if error.code == CONNECTION_CLOSED else _refusal(question, error)
 
     async def settled(self, question: Question) -> None:
         if question.kind == "url" and question.name in self._visits:
@@ -72,10 +72,12 @@ class SessionConversation:
                 await self._session.send_resource_updated(change.uri or "")
 
 
-def _unanswered(question: Question, error: MCPError) -> bytes | None:
+def _refusal(question: Question, error: MCPError) -> bytes:
     """The client answered with an error, or with what is no answer. It is asked once: the next time would be the same.
 
-    A person's question counts as dismissed. A model's has no such answer, and is left to whoever else may give one.
+    A person's question counts as dismissed; a model's has no such answer.
     """
     log.warning("a client did not answer %r: %s", question.name, error)
-    return None if question.kind == "sampling" else to_json({"action": "cancel"})
+    if question.kind == "sampling":
+        return to_json({"error": {"code": error.code, "message": error.message}})
+    return to_json({"action": "cancel"})
