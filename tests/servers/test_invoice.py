@@ -12,7 +12,7 @@ import pytest
 
 from perdure.servers.billing import Decision, Policy
 from perdure.servers.invoice import invoice_server, mcp, status_of
-from perdure.servers.invoice_jobs import decision
+from perdure.servers.invoice_way import decision
 from perdure.servers.standins.faults import Cut, Down, Fault, Refuse, Slow, by_chance
 from perdure.testing import Trial, crash_everywhere, trial
 from tests.servers.invoice_services import Services, invoice, services
@@ -144,7 +144,7 @@ async def test_an_approval_before_anybody_works_counts(tmp_path: Path, monkeypat
     mcp = invoice_server(engine=tmp_path / "invoice.db")
     async with services(monkeypatch) as found:
         async with mcp.serving(work=False):
-            call = await mcp.calls.start("invoice", LARGE)
+            call = await mcp.calls.start("process_invoice", LARGE)
             assert status_of(await mcp.calls.get(call.id)).state == "INITIALIZING"
             await mcp.calls.signal(call.id, decision, Decision(approved=True))
         async with mcp.serving():
@@ -269,7 +269,7 @@ async def test_an_invoice_that_is_sent_again_is_the_same_call(work: Work) -> Non
 async def test_another_invoice_of_the_same_id_is_refused(work: Work) -> None:
     found, t = work
     await sent(t, SMALL)
-    with pytest.raises(Refusal, match="There is another invoice '7' already"):
+    with pytest.raises(Refusal, match="'invoice-7' of 'process_invoice' belongs to a call with other arguments"):
         await ask(t.client, "process_invoice", **LARGE)
     assert found.paid == ["ink", "pens"]
 
@@ -403,11 +403,11 @@ async def test_wherever_it_crashes_an_approved_invoice_is_paid_once(monkeypatch:
             before = len(found.paid)
             later = (t.now + 9 * DAY).isoformat()
             given = invoice(("now", "250.00"), ("later", "9.90", later))
-            started = await (await t.start("process_invoice", given)).result()
+            call_id: str = (await ask(t.client, "process_invoice", **given))["call_id"]
             await t.advance(4 * DAY)
-            said = await (await t.start("approve_invoice", {"call_id": started.call_id})).result()
+            said = await (await t.start("approve_invoice", {"call_id": call_id})).result()
             await t.advance(6 * DAY)
-            status = await t.calls.result(started.call_id)
+            status = await t.calls.result(call_id)
             return said, status.state, len(found.paid) - before
 
         ends = await crash_everywhere(mcp, approved)
@@ -418,7 +418,7 @@ async def test_wherever_it_crashes_an_approved_invoice_is_paid_once(monkeypatch:
 @pytest.mark.slow
 async def test_wherever_it_crashes_an_invoice_expires_to_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
     async def expired(t: Trial) -> tuple[str, bool]:
-        call = await t.start("invoice", LARGE)
+        call = await t.start("process_invoice", LARGE)
         await t.advance(6 * DAY)
         status = await call.result()
         return status.state, status.decision.approved

@@ -12,8 +12,9 @@ from importlib.metadata import version
 from typing import Any
 
 import httpx
-from mcp_types import ToolAnnotations
-from pydantic import BaseModel
+from mcp.server.mcpserver import Context
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
+from pydantic import ValidationError
 
 from perdure import (
     AlreadyAnswered,
@@ -22,19 +23,23 @@ from perdure import (
     Calls,
     CallView,
     Conflict,
-    DurableContext,
     DurableMCP,
     ToolError,
     current_step,
 )
-from perdure.servers.billing import Decision, Invoice, InvoiceStatus, Policy
-from perdure.servers.invoice_jobs import InvoiceJobs, decision, force
+from perdure.protocol.asked import request_of
+from perdure.protocol.legacy_tasks import asks_for_task
+from perdure.protocol.tasks import takes_tasks
+from perdure.servers.billing import Decision, InvoiceStatus, Policy
+from perdure.servers.invoice_way import KEPT, InvoiceWay, decision, force
 
 SCOPE = "invoices:approve"
+PROCESS = "process_invoice"
 
 INSTRUCTIONS = (
-    "Pays invoices. process_invoice gives a call_id at once; everything else asks for that. From a total of 100 on an "
-    "invoice waits five days for a person: approve_invoice or reject_invoice. Each line is paid when it is due."
+    "Pays invoices. process_invoice answers at once, with a task or a status; its id is the call_id that all other "
+    "tools want. From a total of 100 on an invoice waits five days for a person: approve_invoice or reject_invoice. "
+    "Each line is paid when it is due."
 )
 ACTS = ToolAnnotations(idempotent_hint=True, destructive_hint=True, open_world_hint=True)
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -42,10 +47,20 @@ READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 def invoice_server(*, policy: Policy | None = None, **options: Any) -> DurableMCP[httpx.AsyncClient]:
     """A server of invoices; `options` are `DurableMCP`'s. With `auth` or `principal` deciding needs the scope."""
-    mcp = DurableMCP[httpx.AsyncClient]("invoice", instructions=INSTRUCTIONS, lifespan=open_client, **options)
+    mcp = InvoiceServer("invoice", instructions=INSTRUCTIONS, lifespan=open_client, **options)
+    way = InvoiceWay(mcp, policy or Policy())
+    mcp.tool(
+        PROCESS,
+        key="invoice-{invoice.invoice_id}",
+        shared=True,
+        handoff_after=timedelta(0),
+        signals=[decision],
+        retain=KEPT,
+        annotations=ACTS,
+    )(way.process_invoice)
     authenticates = options.get("auth") is not None or options.get("principal") is not None
-    tools = InvoiceTools(mcp, InvoiceJobs(mcp, policy or Policy()), authenticates=authenticates)
-    for tool in tools.process_invoice, tools.approve_invoice, tools.reject_invoice, tools.force_payment:
+    tools = InvoiceTools(mcp, way, authenticates=authenticates)
+    for tool in tools.approve_invoice, tools.reject_invoice, tools.force_payment:
         mcp.tool(annotations=ACTS)(tool)
     mcp.tool(annotations=READS)(tools.invoice_status)
     return mcp
@@ -56,31 +71,38 @@ def open_client(_server: object = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(headers={"User-Agent": f"perdure-invoice/{version('perdure')}"}, timeout=None)
 
 
-class Accepted(BaseModel):
-    """An invoice that is on its way."""
+class InvoiceServer(DurableMCP[httpx.AsyncClient]):
+    """Lets nobody wait for an invoice: who cannot hold a task gets the status of its call, with the `call_id`."""
 
-    call_id: str
-    next: str = "invoice_status with this call_id says how far it is."
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[httpx.AsyncClient, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        request = request_of(context)
+        if name != PROCESS or (request is not None and (asks_for_task(request) or takes_tasks(request))):
+            return await super().call_tool(name, arguments, context)
+        with self._ordinarily(name, context):  # the call is started for whoever asks here
+            status = await self._accepted(arguments)
+        return CallToolResult(
+            content=[TextContent(type="text", text=status.model_dump_json(indent=2))],
+            structured_content=status.model_dump(mode="json"),
+        )
+
+    async def _accepted(self, arguments: dict[str, Any]) -> InvoiceStatus:
+        """The invoice is on disk. How far it is then, nobody waits for."""
+        try:
+            call = await self.calls.start(PROCESS, arguments)
+        except (ValidationError, Conflict) as refused:
+            raise ToolError(f"Error executing tool {PROCESS}: {refused}") from refused
+        return status_of(await self.calls.get(call.id))
 
 
 class InvoiceTools:
     """What clients can do. Deciding reaches everybody's invoices, so who may decide is asked here."""
 
-    def __init__(self, mcp: DurableMCP[Any], jobs: InvoiceJobs, *, authenticates: bool) -> None:
+    def __init__(self, mcp: DurableMCP[Any], way: InvoiceWay, *, authenticates: bool) -> None:
         self._mcp = mcp
-        self._jobs = jobs
+        self._way = way
         self._authenticates = authenticates
-
-    async def process_invoice(self, ctx: DurableContext, invoice: Invoice) -> Accepted:
-        """Have an invoice validated, approved and paid. Answers at once; sent again it is the same call."""
-        try:
-            call = await self._jobs.invoice.start(invoice)
-        except Conflict as taken:
-            raise ToolError(
-                f"There is another invoice {invoice.invoice_id!r} already. Send that one unchanged to get its call_id, "
-                "or give this one an invoice_id of its own."
-            ) from taken
-        return Accepted(call_id=call.id)
 
     async def invoice_status(self, call_id: str) -> InvoiceStatus:
         """How far an invoice is: its state, who decided what, and which lines are paid."""
@@ -108,7 +130,7 @@ class InvoiceTools:
             raise ToolError(f"No payment can be forced: this invoice is {status.state}.")
         if (state := status.lines[line - 1].state) != "WAITING":
             raise ToolError(f"Too late: line {line} is {state}.")
-        paying = await self._mcp.calls.lookup(self._jobs.pay_line.name, f"{call_id}-{line}")
+        paying = await self._mcp.calls.lookup(self._way.pay_line.name, f"{call_id}-{line}")
         if paying is not None:
             with suppress(AlreadyAnswered, CallEnded):  # then it is paid now, too
                 await self._mcp.calls.signal(paying.id, force, True)
@@ -159,7 +181,7 @@ SOON = timedelta(seconds=5)
 
 def status_of(view: CallView) -> InvoiceStatus:
     """How far the invoice is whose call this is; `ToolError` if it is none."""
-    if view.tool != "invoice":
+    if view.tool != PROCESS:
         raise ToolError(f"Call {view.id} is no invoice, but of {view.tool}.")
     if view.status_data is None:
         status = InvoiceStatus(call_id=view.id)

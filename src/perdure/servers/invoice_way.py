@@ -1,4 +1,4 @@
-"""The way of an invoice, as jobs: it is validated, decided upon, and each of its lines is paid once, when it is due."""
+"""The way of an invoice: it is validated, decided upon, and each of its lines is paid once, when it is due."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ decision = Signal("decision", Decision, once=True)
 force = Signal("force", bool, once=True)
 
 
-class InvoiceJobs:
-    """`invoice` is the call that clients know; `pay_line` is its child, one for each line."""
+class InvoiceWay:
+    """`process_invoice` is the call that clients know; the job `pay_line` is its child, one for each line."""
 
     def __init__(self, mcp: DurableMCP[Any], policy: Policy) -> None:
         self._mcp = mcp
@@ -30,43 +30,41 @@ class InvoiceJobs:
         self.pay_line = mcp.job("pay_line", key="{call_id}-{order.line}", shared=True, signals=[force], retain=KEPT)(
             self._pay_line
         )
-        self.invoice = mcp.job(
-            "invoice", key="invoice-{invoice.invoice_id}", shared=True, signals=[decision], retain=KEPT
-        )(self._invoice)
 
-    async def _invoice(self, ctx: DurableContext, invoice: Invoice) -> InvoiceStatus:
-        """Fails only if the invoice is not valid, of which nothing was paid: then it may be sent again."""
-        way = Way(ctx, invoice)
-        hearing = asyncio.create_task(way.hear())
+    async def process_invoice(self, ctx: DurableContext, invoice: Invoice) -> InvoiceStatus:
+        """Have an invoice validated, approved and paid. Sent again it is the same call."""
+        # Fails only if the invoice is not valid, of which nothing was paid: then it may be sent again.
+        case = Case(ctx, invoice)
+        hearing = asyncio.create_task(case.hear())
         try:
-            return await self._go(way, invoice)
+            return await self._go(case, invoice)
         finally:
             hearing.cancel()
 
-    async def _go(self, way: Way, invoice: Invoice) -> InvoiceStatus:
-        await way.reach("PENDING-VALIDATION")
-        await way.be_validated(invoice)
-        decided = await self._decided(way)
+    async def _go(self, case: Case, invoice: Invoice) -> InvoiceStatus:
+        await case.reach("PENDING-VALIDATION")
+        await case.be_validated(invoice)
+        decided = await self._decided(case)
         if not decided.approved:
-            return await way.reach("EXPIRED" if decided.by == POLICY else "REJECTED")
-        await way.reach("APPROVED")
-        await way.reach("PAYING")
-        await asyncio.gather(*(self._paid(way, line) for line in way.status.lines))
-        return await way.reach("PAID" if all(line.state == "PAID" for line in way.status.lines) else "FAILED")
+            return await case.reach("EXPIRED" if decided.by == POLICY else "REJECTED")
+        await case.reach("APPROVED")
+        await case.reach("PAYING")
+        await asyncio.gather(*(self._paid(case, line) for line in case.status.lines))
+        return await case.reach("PAID" if all(line.state == "PAID" for line in case.status.lines) else "FAILED")
 
     # --- deciding ---
 
-    async def _decided(self, way: Way) -> Decision:
+    async def _decided(self, case: Case) -> Decision:
         """The decision that came first: a person's, or the policy's where that has one and no person was faster."""
         policy = await self.read_policy()
-        if way.status.total < policy.approved_below:
-            await self.decide_by_policy(way.status.call_id, True, f"The total is under {policy.approved_below}.")
+        if case.status.total < policy.approved_below:
+            await self.decide_by_policy(case.status.call_id, True, f"The total is under {policy.approved_below}.")
         else:
-            await way.reach("PENDING-APPROVAL")
+            await case.reach("PENDING-APPROVAL")
             with suppress(TimeoutError):
-                return await way.decided(policy.patience)
-            await self.decide_by_policy(way.status.call_id, policy.on_expiry == "approve", "Nobody decided in time.")
-        return await way.decided()
+                return await case.decided(policy.patience)
+            await self.decide_by_policy(case.status.call_id, policy.on_expiry == "approve", "Nobody decided in time.")
+        return await case.decided()
 
     @step(name="read_policy")
     async def read_policy(self) -> Policy:
@@ -81,15 +79,15 @@ class InvoiceJobs:
 
     # --- paying ---
 
-    async def _paid(self, way: Way, line: LineStatus) -> None:
+    async def _paid(self, case: Case, line: LineStatus) -> None:
         try:
-            receipt = await self.pay_line(way.status.call_id, way.order(line), line.due_date)
+            receipt = await self.pay_line(case.status.call_id, case.order(line), line.due_date)
         except CallFailed as failed:
             line.state = "UNKNOWN" if failed.type == "OutcomeUnknown" else "FAILED"
             line.problem = failed.message
         else:
             line.state, line.payment_id = "PAID", receipt.payment_id
-        await way.reach("PAYING")  # with one line more that is known
+        await case.reach("PAYING")  # with one line more that is known
 
     async def _pay_line(self, ctx: DurableContext, call_id: str, order: Order, due: datetime) -> Receipt:
         if (left := due - ctx.now()) > timedelta(0):
@@ -100,7 +98,7 @@ class InvoiceJobs:
         return await pay(order)
 
 
-class Way:
+class Case:
     """One invoice on its way: where it is, which is what its view shows."""
 
     def __init__(self, ctx: DurableContext, invoice: Invoice) -> None:
