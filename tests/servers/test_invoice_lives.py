@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from mcp import Client
+from mcp import Client, StdioServerParameters
 
 from perdure.servers.standins.faults import Fault, Refuse, Slow
 from tests.protocol.wired import MODE
@@ -106,6 +107,21 @@ async def test_every_client_has_the_call_at_once(era: str, tmp_path: Path, monke
     ):
         call_id = (await ask(client, "process_invoice", **LARGE))["call_id"]
         assert (await ask(client, "invoice_status", call_id=call_id))["state"] == "PENDING-VALIDATION"
+
+
+async def test_over_stdio_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with services(monkeypatch) as found:
+        command = ["-m", "perdure.cli", "run", "invoice", "--engine", str(tmp_path / "invoice.db")]
+        server = StdioServerParameters(command=sys.executable, args=command, env={**os.environ, **found.settings})
+        async with asyncio.timeout(60), Client(server) as client:
+            call_id = (await ask(client, "process_invoice", **LARGE))["call_id"]
+            await ask(client, "approve_invoice", call_id=call_id)
+            await until(lambda: _is_paid(client, call_id))
+    assert found.paid == ["hosting", "pens"]
+
+
+async def _is_paid(client: Client, call_id: str) -> bool:
+    return (await ask(client, "invoice_status", call_id=call_id))["state"] == "PAID"
 
 
 async def test_a_decision_is_told_the_same_by_the_server_that_is_started_again(

@@ -117,6 +117,19 @@ async def test_where_an_application_says_who_asks_the_anonymous_may_not_decide(
         await until_state(bo, call_id, "REJECTED")
 
 
+@pytest.mark.parametrize("era", MODE)
+async def test_where_nobody_is_known_whoever_has_the_id_decides(era: str, found: Services, tmp_path: Path) -> None:
+    mcp = invoice_server(engine=tmp_path / "invoice.db")
+    async with mounted(mcp) as url, client_as(url, MODE[era]) as one, client_as(url, MODE[era]) as other:
+        call_id = (await ask(one, "process_invoice", **LARGE))["call_id"]
+        await until_state(other, call_id, "PENDING-APPROVAL")
+        await ask(other, "approve_invoice", call_id=call_id)
+        await until_state(other, call_id, "PAYING")
+        await ask(other, "force_payment", call_id=call_id, line=2)
+        await until_state(one, call_id, "PAID")
+    assert found.paid == ["domain", "hosting"]
+
+
 async def test_who_sends_the_same_invoice_gets_the_same_call(found: Services, tmp_path: Path) -> None:
     def by_header(connection: HTTPConnection) -> Principal | None:
         return Principal(connection.headers.get("x-user", "nobody"))
