@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from perdure.core.call import idempotency_key
 from perdure.core.codec import encode_error
 from perdure.core.events import CancelAsked, Cancelled, Completed, End, Failed, Fed
+from perdure.core.record import changed
 from perdure.engine import CallFacts, Function, WholeStep
 from perdure.engines.embedded.journal import Attempt, Claimed, Held
 from perdure.engines.embedded.live import MOST_CRASHES, LiveCall, dies_again_and_again, keeps_key
@@ -58,7 +58,7 @@ class WholeCall(LiveCall):
         work = self._whole.work(facts, self.held.arguments)
         if not self._whole.rerun:
             # Each attempt after the first, which the call's row stands for, is on disk before it begins.
-            work = replace(work, at_most_once=True, retries_unknown=True)
+            work = changed(work, at_most_once=True, retries_unknown=True)
         self._step = StepRun(self, PLACE, self._view.tool, work, so_far=record, again=record is not None, in_body=False)
         loop = asyncio.get_running_loop()
         context = self._context or work.context or Context()
