@@ -18,13 +18,13 @@ KEPT = "max(retain, coalesce(reuse, 0))"
 """Seconds that an ended call is kept."""
 
 END = f"""
-    UPDATE calls SET status = ?1, ended = ?2, expires = ?2 + {KEPT}, seq = seq + ?3,
-        version = version + {VERSIONS_OF_A_LIFE}, crashes = 0, owner = NULL, wake_at = NULL, {{}} = ?4
-    WHERE n = ?5 AND epoch = ?6"""
+    UPDATE calls SET status = ?, ended = ?, expires = ? + {KEPT}, seq = seq + ?,
+        version = version + {VERSIONS_OF_A_LIFE}, crashes = 0, owner = NULL, wake_at = NULL, {{}} = ?
+    WHERE n = ? AND epoch = ?"""
 
 COMPLETE, FAIL = END.format("outcome"), END.format("failure")
 
-LINKED = "SELECT EXISTS (SELECT 1 FROM links WHERE child = ?1), EXISTS (SELECT 1 FROM links WHERE parent = ?1)"
+LINKED = "SELECT EXISTS (SELECT 1 FROM links WHERE child = ?), EXISTS (SELECT 1 FROM links WHERE parent = ?)"
 
 # What a call started itself; one with a key may be another's.
 CHILD = """
@@ -41,7 +41,7 @@ def end_call(
 ) -> tuple[Delivered, ...]:
     """The parents that were told; `events` come with the end. A key is kept when nobody knows what happened."""
     sql, status, payload = _outcome(ledger, end)
-    if not ledger.execute(sql, (status, end.at, events, payload, n, epoch)).rowcount:
+    if not ledger.execute(sql, (status, end.at, end.at, events, payload, n, epoch)).rowcount:
         raise Fenced
     # In statements of their own, because few calls need them and an index is looked at for each column set.
     if isinstance(end, Cancelled):
@@ -54,7 +54,7 @@ def end_call(
 
 
 def _tell_linked(ledger: Ledger, n: int, at: float) -> tuple[Delivered, ...]:
-    linked = ledger.row(LINKED, (n,))
+    linked = ledger.row(LINKED, (n, n))
     assert linked is not None
     is_awaited, awaits = linked
     told = _tell_parents(ledger, n) if is_awaited else ()

@@ -8,7 +8,7 @@ from perdure.engines.embedded.ledger.ledger import Ledger
 
 PUT = "INSERT INTO events (call, seq, body) VALUES (?, ?, ?)"
 
-PUT_COUNTED = "INSERT INTO events (call, seq, body) VALUES (?1, (SELECT seq FROM calls WHERE n = ?1) - ?2, ?3)"
+PUT_COUNTED = "INSERT INTO events (call, seq, body) VALUES (?, (SELECT seq FROM calls WHERE n = ?) - ?, ?)"
 
 
 def take_place(ledger: Ledger, n: int, epoch: int, at: float) -> int:
@@ -29,4 +29,4 @@ def add_events(ledger: Ledger, n: int, seq: int, events: tuple[Event, ...]) -> N
 def add_counted(ledger: Ledger, n: int, bodies: list[bytes]) -> None:
     """The call's row counts them already: it was changed and its claim checked in one statement."""
     for left in range(len(bodies), 0, -1):
-        ledger.execute(PUT_COUNTED, (n, left, bodies[-left]))
+        ledger.execute(PUT_COUNTED, (n, n, left, bodies[-left]))
