@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from perdure.effects import Effects
-from perdure.engine import Answer, CallView, Cancel, Function, Question, QuestionAsk
+from perdure.engine import Answer, CallView, Cancel, Function, Query, Question, QuestionAsk
 from perdure.engines.embedded.engine import Embedded
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, InputUnavailable, Refused
 from tests.engines.functions import ANY, body, child_ask, request_for
@@ -68,6 +68,19 @@ async def test_a_question_is_shown_until_it_is_answered(serve: Serve) -> None:
         await engine.deliver(call, Answer("approve", YES))
         end = await end_of(engine, call)
         assert (end.status, end.result, end.questions) == ("completed", {"action": "accept", "content": {}}, ())
+
+
+async def test_who_reads_in_the_journal_that_a_call_asks_finds_it_asking(serve: Serve) -> None:
+    asks = body(asking)
+    async with serve(asks) as engine:
+        for _ in range(20):
+            call = (await engine.start(request_for(asks))).call_id
+            async with asyncio.timeout(10):
+                while not any(view.questions for view in (await engine.find(Query(status="waiting"))).calls):
+                    await asyncio.sleep(0)
+            assert (await engine.get(call)).questions == (question().question,)
+            await engine.deliver(call, Answer("approve", YES))
+            await end_of(engine, call)
 
 
 async def test_only_the_first_answer_counts(serve: Serve) -> None:

@@ -368,10 +368,11 @@ class _Serving:
     async def get(self, call_id: str) -> CallView:
         if self._worker is None or (call := self._worker.live.get(call_id)) is None:
             return await self.journal.read(View(call_id))
+        view = await call.newest_view()
         if call.caller is None:
             # Who holds a shared call is known to the journal alone: others join it in other processes.
-            return replace(call.view, callers=(await self.journal.read(View(call_id))).callers)
-        return call.view
+            return replace(view, callers=(await self.journal.read(View(call_id))).callers)
+        return view
 
     async def timeline(self, call_id: str) -> list[TimelineEntry]:
         record = await self.journal.read(ReadRecord(call_id))

@@ -64,6 +64,7 @@ class LiveCall(ABC):
         self.is_loading = False
         """Its past is not fed yet: what comes in now comes later."""
         self._will_look = False
+        self._looks_at_questions = 0
         self._last_row = 0
         """Of the inbox. Rows ascend; what a commit consumed may still be shown by a read that began before it."""
         self._deadline: Alarm | None = None
@@ -99,6 +100,13 @@ class LiveCall(ABC):
     @property
     def view(self) -> CallView:
         return self._view
+
+    async def newest_view(self) -> CallView:
+        """With what it asks by now, as whoever reads the journal sees it already."""
+        if not self._looks_at_questions:
+            return self._view
+        questions = await self.ground.journal.read(OpenQuestions(self.n))
+        return changed(self._view, questions=() if self.left else questions)
 
     def show(self, **changes: Any) -> None:
         """Change the view, and tell those who watch."""
@@ -210,10 +218,14 @@ class LiveCall(ABC):
 
     def look_at_questions_soon(self) -> None:
         """What the call or a child of it asks may be another now."""
+        self._looks_at_questions += 1
         self.ground.spawn(self._look_at_questions())
 
     async def _look_at_questions(self) -> None:
-        questions = await self.ground.journal.read(OpenQuestions(self.n))
+        try:
+            questions = await self.ground.journal.read(OpenQuestions(self.n))
+        finally:
+            self._looks_at_questions -= 1
         if not self.left and questions != self._view.questions:
             self.show(questions=questions)
 
