@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from mcp.client.context import ClientRequestContext
 from mcp.server import Server
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.runner import serve_dual_era_loop
 from mcp.server.subscriptions import ListenHandler
-from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
+from mcp_types import ElicitRequestParams, ElicitResult, JSONRPCError, JSONRPCRequest, JSONRPCResponse
 from mcp_types.jsonrpc import ErrorData
 
 from perdure.protocol import sdk, wire
@@ -44,6 +45,26 @@ async def test_a_message_shows_its_connection_and_how_it_came(mode: str) -> None
     assert not isinstance(sdk.metadata_of(ctx), wire.StdioMessage)
     assert wire.wire_of(ctx) is None
     assert sdk.cancel_was_requested(ctx) is False
+
+
+async def test_a_request_to_the_client_has_the_id_that_it_was_given() -> None:
+    server = MCPServer("small")
+    ids: list[Any] = []
+
+    async def ask(ctx: Context[Any]) -> str:
+        params: dict[str, Any] = {"message": "Yes?", "requestedSchema": {"type": "object", "properties": {}}}
+        said = await sdk.ask_client(ctx.request_context, "elicitation/create", params, "question-1")
+        return said["action"]
+
+    async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        ids.append(context.request_id)
+        return ElicitResult(action="decline")
+
+    server.add_tool(ask)
+    async with Client(server, mode="legacy", elicitation_callback=answer) as client:
+        result = await client.call_tool("ask", {})
+    assert result.structured_content == {"result": "decline"}
+    assert ids == ["question-1"]
 
 
 def test_a_server_has_a_lowlevel_one_with_a_lifespan_and_a_listen_handler() -> None:
