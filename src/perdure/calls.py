@@ -66,6 +66,9 @@ class Reach(Enum):
 
 EVERYONE: Final = Reach.EVERYONE
 
+STRANGER = "stranger"
+"""A caller that holds nothing."""
+
 
 class Call(Generic[T_co]):
     """A call that was started; its id is all that is needed to find it again."""
@@ -273,7 +276,9 @@ class Calls:
         server's own `calls` cancelled is told so.
         """
         await self._reached(call_id)
-        await self._engine().deliver(call_id, Cancel(reason, self._named_caller))
+        # A nobody has no hold of a shared call to let go of, and does not cancel it for those who have.
+        caller = STRANGER if self._caller is None else self._named_caller
+        await self._engine().deliver(call_id, Cancel(reason, caller))
 
     async def retry(self, call_id: str) -> Call[Any]:
         """A stuck call is replayed; for one that failed or was cancelled a new, linked call starts."""

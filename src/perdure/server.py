@@ -63,7 +63,8 @@ from perdure.protocol.asked import asked_context, asked_raw, asking, request_of
 from perdure.protocol.callers import MACHINE, Doors, caller_of
 from perdure.protocol.conversation import Conversation
 from perdure.protocol.gateway import Gateway
-from perdure.protocol.handoff import Handoff, handoff_of, refuse_task
+from perdure.protocol.handles import HandleTools, or_handle
+from perdure.protocol.handoff import Handoff, Handoffs, refuse_task
 from perdure.protocol.legacy_tasks import LegacyTasks
 from perdure.protocol.lifetime import Life, Lifetime
 from perdure.protocol.outcomes import (
@@ -123,8 +124,9 @@ class DurableMCP(MCPServer[App]):
     `engine` says where calls are kept: a path, `"memory:"`, a URL or an engine; else `PERDURE_ENGINE` does, else it
     is a file of the server's name in the user's data folder. `defaults` are the options of all durable functions.
     `principal` decides who asks over HTTP. `sampler` is a model for `ctx.sample` where the client has none.
-    `adopt_within` is how long after its end a call that nobody was answered for is handed to who asks the same. All
-    other options are `MCPServer`'s.
+    With `handle_tools` clients that know no tasks get handles, and tools to come back with. `adopt_within` is how
+    long after its end a call that nobody was answered for is handed to who asks the same. All other options are
+    `MCPServer`'s.
     """
 
     calls: Calls
@@ -143,6 +145,7 @@ class DurableMCP(MCPServer[App]):
         defaults: CallOptions = ...,
         principal: Callable[[HTTPConnection], Principal | None] = ...,
         sampler: Sampler | None = None,
+        handle_tools: bool = False,
         adopt_within: timedelta = ...,
         **mcp_server_options: Any,
     ) -> None: ...
@@ -158,6 +161,7 @@ class DurableMCP(MCPServer[App]):
         defaults: CallOptions = ...,
         principal: Callable[[HTTPConnection], Principal | None] = ...,
         sampler: Sampler | None = None,
+        handle_tools: bool = False,
         adopt_within: timedelta = ...,
         **mcp_server_options: Any,
     ) -> None: ...
@@ -173,12 +177,14 @@ class DurableMCP(MCPServer[App]):
         defaults: CallOptions | None = None,
         principal: Callable[[HTTPConnection], Principal | None] | None = None,
         sampler: Sampler | None = None,
+        handle_tools: bool = False,
         adopt_within: timedelta = ADOPTABLE,
         **mcp_server_options: Any,
     ) -> None:
         # All of this before the SDK's part, in which extensions add their tools.
         self.adopt_within = adopt_within
         self.sampler = sampler
+        self._handoffs = Handoffs(self, handles=handle_tools)
         self._where: str | Path | Engine | None = engine
         self._engine: Engine | None = None
         self._user_lifespan = _no_lifespan if lifespan is None else lifespan
@@ -205,6 +211,8 @@ class DurableMCP(MCPServer[App]):
         ]
         super().__init__(name, title, description, instructions, lifespan=_entered_by_the_sdk, **mcp_server_options)
         legacy_tasks.serve(lowlevel_server(self))
+        if handle_tools:
+            HandleTools(self)
 
     # --- lifetime ---
 
@@ -542,7 +550,7 @@ class DurableMCP(MCPServer[App]):
             raise
         except Exception as error:
             raise UnexpectedToolError(f"Error executing tool {name}") from error
-        handoff = handoff_of(durable, request_of(context), self.engine)
+        handoff = self._handoffs.of(durable, request_of(context))
         with asking(context, arguments):
             try:
                 return _rendered(await self._reply(durable, arguments, values, handoff), tool_result, handoff)
@@ -556,6 +564,8 @@ class DurableMCP(MCPServer[App]):
             durable = self._tools.get(tool.name)
             if durable is not None and durable.options.task != "forbidden":
                 tool.execution = ToolExecution(task_support=durable.options.task)
+                if tool.output_schema is not None and self._handoffs.may_give_handle(durable):
+                    tool.output_schema = or_handle(tool.output_schema)
         return tools
 
     async def get_prompt(
@@ -585,8 +595,7 @@ class DurableMCP(MCPServer[App]):
     ) -> Reply:
         request = request_of(asked_context())
         encoded = durable.parameters.encode(raw, values)
-        handoff_after = None if handoff is None else handoff.after
-        return await self._lifetime.current.gateway.call(durable, encoded, request, handoff_after)
+        return await self._lifetime.current.gateway.call(durable, encoded, request, handoff)
 
     async def attend(self, call_id: str, conversation: Conversation) -> CallView:
         """Wait until a call is settled, for a request about it."""

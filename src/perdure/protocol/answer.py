@@ -13,7 +13,7 @@ from mcp.server.mcpserver.exceptions import (
     UnexpectedToolError,
 )
 from mcp.shared.exceptions import MCPError
-from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, CallToolResult, TextContent
 
 from perdure.core.codec import decode_error, error_message, error_type
 from perdure.engine import CallView
@@ -62,6 +62,13 @@ def tool_error(tool: str, error: Exception) -> Exception:
             return ToolError(prefix)  # in the log already, where it happened: the SDK would log this one as a crash
         case _:
             return UnexpectedToolError(prefix)
+
+
+def error_result(error: Exception) -> CallToolResult:
+    """What the SDK answers for an error of a tool. Raises one of the protocol."""
+    if isinstance(error, MCPError):
+        raise error
+    return CallToolResult(content=[TextContent(type="text", text=str(error))], is_error=True)
 
 
 def resource_error(error: Exception) -> Exception:

@@ -29,11 +29,12 @@ from mcp_types import INVALID_PARAMS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.core.commands import NotifyChange
-from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, Request, WholeStep
+from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, QuestionKind, Request, WholeStep
 from perdure.errors import AlreadyAnswered, CallEnded, CallerUnknown, CallNotFound
 from perdure.protocol.answer import failure_of
 from perdure.protocol.callers import MACHINE, Caller, Doors, caller_of
 from perdure.protocol.conversation import Conversation, Nobody
+from perdure.protocol.handoff import Handoff
 from perdure.protocol.inputs import answers_in
 from perdure.protocol.replies import Finished, Reply
 from perdure.protocol.sdk import RequestContext
@@ -53,6 +54,8 @@ CALL_ID = "io.perdure/callId"
 """In the `data` of an error about a call."""
 
 RESTARTING = -32000
+
+NO_KINDS = frozenset[QuestionKind]()
 
 UNHEARD = 256
 """Calls whose first words are kept while it is not known yet which requests started them."""
@@ -95,7 +98,7 @@ class Gateway:
         durable: Durable,
         arguments: Arguments,
         ctx: RequestContext | None,
-        handoff_after: timedelta | None = None,
+        handoff: Handoff | None = None,
     ) -> Reply:
         """What the call has for the request. Raises what it failed with, fit for the SDK's own conversions."""
         if self._draining:
@@ -103,11 +106,12 @@ class Gateway:
         caller = MACHINE if ctx is None else caller_of(ctx, self._doors(ctx))
         conversation = told_by(ctx, durable)
         brought = brought_by(ctx, durable)
-        request = replace(
-            self._request(durable, arguments, caller, ctx), asks=conversation.asks, resumes=brought.call_id
-        )
+        handoff_after, answerable = (None, NO_KINDS) if handoff is None else (handoff.after, handoff.answerable)
+        asks = conversation.asks | answerable
+        request = replace(self._request(durable, arguments, caller, ctx), asks=asks, resumes=brought.call_id)
         with _programs_exchange() if ctx is None else exchange(ctx) as wire:
-            seat = Seat(request, durable, caller, ctx and request_ref(ctx), Waiting(conversation, handoff_after))
+            waiting = Waiting(conversation, handoff_after, answerable - conversation.asks)
+            seat = Seat(request, durable, caller, ctx and request_ref(ctx), waiting)
             reply = await self._wait(seat, wire, brought.responses)
         if isinstance(reply, Finished) and reply.view.outcome is None:
             raise failure_of(reply.view)
@@ -136,7 +140,7 @@ class Gateway:
             raise
         finally:
             self._seats.leave(seat)
-        if reply.view.status == "stuck":
+        if isinstance(reply, Finished) and reply.view.status == "stuck":
             self._told(seat, wire)
         return reply
 

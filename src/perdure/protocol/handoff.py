@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from perdure.engine import CallView, Engine
+from perdure.engine import CallView, Engine, QuestionKind
 from perdure.protocol import legacy_tasks
+from perdure.protocol.handles import handle_of
 from perdure.protocol.legacy_tasks import asks_for_task, no_task
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.stateless import is_for
@@ -23,12 +24,19 @@ from perdure.tool import Durable
 
 AT_ONCE = timedelta(0)
 
+NOTHING = frozenset[QuestionKind]()
+TO_PEOPLE = frozenset[QuestionKind](("form", "url"))
+EVERYTHING = frozenset[QuestionKind]((*TO_PEOPLE, "sampling"))
+
 
 @dataclass(frozen=True, slots=True)
 class Handoff:
-    """The other way to a call's answer that a request has; `after` is how long it waits before it takes it."""
+    """The other way to a call's answer that a request has."""
 
     after: timedelta | None
+    """How long it waits before it takes that way; None: for as long as it can."""
+    answerable: frozenset[QuestionKind]
+    """What can be answered on that way, whatever the client can be asked."""
     reply: Callable[[CallView], Any]
     """What the request gets for the call that goes on."""
 
@@ -39,24 +47,51 @@ def refuse_task(tool: str, ctx: RequestContext | None) -> None:
         raise no_task(tool)
 
 
-def handoff_of(durable: Durable, ctx: RequestContext | None, engine: Engine) -> Handoff | None:
-    """None where a request waits for the end. Raises where the client cannot hold what the tool requires."""
-    if ctx is None or not is_for(ctx, durable):
-        return None
-    if durable.options.task == "forbidden":
-        refuse_task(durable.name, ctx)
-        return None
-    if asks_for_task(ctx):
-        return Handoff(AT_ONCE, lambda view: legacy_tasks.created_task(view, now_of(engine)))
-    if takes_tasks(ctx):
-        return Handoff(_after(durable), lambda view: created_task(view, now_of(engine)))
-    if durable.options.task == "required":
-        raise _required(durable, ctx)
-    return None
+class Home(Protocol):
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def sampler(self) -> Any:
+        """The server's own model, or None."""
+        ...
 
 
-def _after(durable: Durable) -> timedelta | None:
-    return AT_ONCE if durable.options.task == "required" else durable.options.handoff_after
+class Handoffs:
+    """Of one server. `handles`: clients that know no tasks get handles."""
+
+    def __init__(self, home: Home, *, handles: bool) -> None:
+        self._home = home
+        self.handles = handles
+
+    def of(self, durable: Durable, ctx: RequestContext | None) -> Handoff | None:
+        """None where a request waits for the end. Raises where the client cannot hold what the tool requires."""
+        if ctx is None or not is_for(ctx, durable):
+            return None
+        if durable.options.task == "forbidden":
+            refuse_task(durable.name, ctx)
+            return None
+        after = AT_ONCE if asks_for_task(ctx) or durable.options.task == "required" else durable.options.handoff_after
+        # Nobody waits for what is handed off at once: whether its client could be asked is no matter.
+        answerable = self._answerable if after == AT_ONCE else NOTHING
+        if asks_for_task(ctx):
+            return Handoff(AT_ONCE, answerable, lambda view: legacy_tasks.created_task(view, now_of(self._home.engine)))
+        if takes_tasks(ctx):
+            return Handoff(after, answerable, lambda view: created_task(view, now_of(self._home.engine)))
+        if self.handles and after is not None:
+            return Handoff(after, self._answerable, handle_of)
+        if durable.options.task == "required":
+            raise _required(durable, ctx)
+        return None
+
+    @property
+    def _answerable(self) -> frozenset[QuestionKind]:
+        return EVERYTHING if self._home.sampler is None else TO_PEOPLE
+
+    def may_give_handle(self, durable: Durable) -> bool:
+        options = durable.options
+        return self.handles and (
+            options.task == "required" or (options.task == "optional" and options.handoff_after is not None)
+        )
 
 
 def _required(durable: Durable, ctx: RequestContext) -> MCPError:

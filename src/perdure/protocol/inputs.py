@@ -38,7 +38,7 @@ def _answer(question: Question, response: Any) -> Answer:
     try:
         shape.validate_python(response)
     except ValidationError as error:
-        fields = sorted({".".join(map(str, each["loc"])) or "the whole" for each in error.errors()})
+        fields = sorted({".".join(map(str, each["loc"][:2])) or "the whole" for each in error.errors()})
         what = f"The response to {question.name!r} is no result of {method_of(question)}"
         raise MCPError(INVALID_PARAMS, f"{what}: look at {', '.join(fields)}") from error
     return Answer(question.name, to_json(response))

@@ -6,13 +6,11 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, TextContent
 from pydantic_core import from_json
 
 from perdure.core.codec import error_message
 from perdure.engine import CallView, Engine, Question, QuestionKind
-from perdure.protocol.answer import failure_of, tool_error
+from perdure.protocol.answer import error_result, failure_of, tool_error
 
 TaskStatus = Literal["working", "input_required", "completed", "failed", "cancelled"]
 
@@ -47,10 +45,7 @@ def tool_answer(view: CallView) -> dict[str, Any]:
     """What the request would have got, had it waited for the end. Raises the `MCPError` that the tool ended with."""
     if view.outcome is not None:
         return from_json(view.outcome)
-    error = tool_error(view.tool, failure_of(view))
-    if isinstance(error, MCPError):
-        raise error
-    result = CallToolResult(content=[TextContent(type="text", text=str(error))], is_error=True)
+    result = error_result(tool_error(view.tool, failure_of(view)))
     return result.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from math import inf
 
 from perdure.core.commands import NotifyChange, SendLog
-from perdure.engine import CallView, Engine, Question
+from perdure.engine import CallView, Engine, Question, QuestionKind
 from perdure.protocol.asking import Asking
 from perdure.protocol.conversation import Conversation
 from perdure.protocol.progress import Pulse
@@ -19,10 +19,17 @@ from perdure.protocol.replies import Finished, HandedOff, NeedsInput, Reply
 
 
 class Waiting:
-    """`handoff_after`: how long it waits at most, if there is another way to the answer."""
+    """`handoff_after`: how long it waits at most, if there is another way to the answer, and `answerable` what can be
+    answered on that way though not by this client."""
 
-    def __init__(self, conversation: Conversation, handoff_after: timedelta | None = None) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        handoff_after: timedelta | None = None,
+        answerable: Collection[QuestionKind] = (),
+    ) -> None:
         self._conversation = conversation
+        self._answerable = answerable
         self._handoff_after = handoff_after
         self._asking: dict[str, Asking] = {}
         self._news: list[SendLog | NotifyChange] = []
@@ -88,6 +95,8 @@ class Waiting:
                 open_questions = self._open(view, answered)
                 if open_questions and self._conversation.asks_by_reply:
                     return NeedsInput(view, open_questions)
+                if any(each.kind in self._answerable for each in view.questions) and not open_questions:
+                    return HandedOff(await engine.get(call_id))
                 await self._ask(engine, call_id, open_questions)
             if self._stop is not None:
                 raise self._stop
