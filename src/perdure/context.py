@@ -353,7 +353,7 @@ class StepInfo:
 
     @property
     def attempt(self) -> int:
-        """Counted from 1, over all lives."""
+        """Counted from 1. Recorded ones count in later lives; one that a crash interrupts is, if `at_most_once`."""
         return self._frame.attempt
 
     @property

@@ -755,3 +755,24 @@ async def test_a_call_that_is_to_begin_later_waits(serve: Serve) -> None:
         accepted = await engine.start(request_for(function, 3, after=timedelta(milliseconds=50)))
         assert (await engine.get(accepted.call_id)).status == "waiting"
         assert (await end_of(engine, accepted.call_id)).result == 6
+
+
+async def test_the_first_step_of_a_child_is_not_looked_for_before_it_was_tried(serve: Serve) -> None:
+    looked: list[str] = []
+
+    async def look() -> None:
+        looked.append("looked")
+
+    async def pay() -> str:
+        return "paid"
+
+    async def child(effects: Effects, _: Any) -> str:
+        return await step(effects, pay, reconcile=look)
+
+    async def parent(effects: Effects, _: Any) -> str:
+        return await effects.child(child_ask(job, None), ANY.decode)
+
+    job, tool = body(child, kind="job"), body(parent)
+    async with serve(job, tool) as engine:
+        assert (await run(engine, tool)).result == "paid"
+    assert looked == []

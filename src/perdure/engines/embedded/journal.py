@@ -72,6 +72,8 @@ class Held:
     """A whole step: an earlier life began it."""
     run: int = 0
     """How often it went on with a new journal."""
+    is_first: bool = True
+    """Nobody had it before: nothing that its body asks for can have begun."""
 
 
 @record

@@ -188,7 +188,7 @@ class BodyCall(LiveCall):
                 continue
             match ask:
                 case c.RunStep():
-                    self._run_step(ask, attempts.get(key), again=True)
+                    self._run_step(ask, attempts.get(key), again=not self.held.is_first)
                 case c.AwaitEnd() | c.AwaitAnswer():
                     pass
                 case _:

@@ -130,7 +130,14 @@ def held_of(row: Row, now: float) -> Held:
         crashes=crashes,
         begun=begun > 1,  # this life is counted
         run=run,
+        is_first=run == 0 and epoch == first_epoch(int(seed)) + 1,
     )
+
+
+def first_epoch(seed: int) -> int:
+    """Of a call that nobody has claimed. Random, because a row's number may be used again once its call was removed, and
+    the late owner of that one must stay fenced."""
+    return seed & 0x3FFFFFFF
 
 
 def is_due_since(wake_at: float, when: float) -> bool:

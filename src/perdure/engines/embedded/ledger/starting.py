@@ -9,7 +9,7 @@ from functools import cache
 from perdure.engine import NOBODY, Accepted, CallView, Request
 from perdure.engines.embedded.journal import Held, StartCall, Started
 from perdure.engines.embedded.ledger.ledger import Ledger
-from perdure.engines.embedded.ledger.rows import principal_to, signals_to
+from perdure.engines.embedded.ledger.rows import first_epoch, principal_to, signals_to
 from perdure.engines.embedded.ledger.waiting import wait
 from perdure.errors import CallNotFound, Conflict
 
@@ -214,8 +214,7 @@ def _new(request: Request, call_id: str, at: float, seed: int) -> New:
     return New(
         n=0,
         call_id=request.call_id or call_id,
-        # Random, because n may be used again once a call was removed, and its late owner must stay fenced.
-        epoch=seed & 0x3FFFFFFF,
+        epoch=first_epoch(seed),
         due=due,
         deadline=None if request.deadline is None else due + request.deadline.total_seconds(),
     )
