@@ -174,10 +174,10 @@ class House:
     def release(self, what: Literal["work", "reply", "question"]) -> None:
         (self.folder / f"hold-{what}").unlink()
 
-    async def kill(self) -> None:
+    async def kill(self, by: signal.Signals = signal.SIGKILL) -> None:
         """The server that began the call, in the middle of whatever it does."""
         pid = next(int(line.split()[1]) for line in self._lines if line.startswith("pid "))
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, by)
         self.was_killed = True
         if self.process is not None:
             await self.process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -224,3 +225,27 @@ async def test_what_one_process_sealed_its_sibling_opens(stateless: House, tmp_p
         assert text(await round_of(other, state, "ann")) == "paid 3, by ann"
         assert text(await round_of(one, state, "mallory")) == "paid 3, by ann"
     assert stateless.effects == KEPT
+
+
+# --- a server that leaves in good order -----------------------------------------------------------
+
+
+@each_session
+async def test_a_server_that_leaves_withdraws_its_questions_and_says_to_ask_again(sessions: House) -> None:
+    person = Person(is_busy=True)
+    heard: list[Any] = []
+    async with doomed(sessions, person) as client:
+        request = asyncio.create_task(client.call_tool("pay", {"amount": 3}))
+        await person.until(lambda: person.asked == ["Pay 3?"])
+        await sessions.kill(signal.SIGTERM)
+        try:
+            await request
+        except MCPError as error:
+            heard = [str(error), *person.withdrawn]
+    assert "Ask again in a moment" in heard[0]
+    assert heard[1:] == ["Pay 3?"]
+    again = Person()
+    async with sessions.served_client(again) as client:
+        assert text(await client.call_tool("pay", {"amount": 3})) == "paid 3, by ann"
+    assert again.asked == ["Pay 3?"]
+    assert len(await calls_of(sessions.mcp)) == 1

@@ -40,12 +40,17 @@ class Asking:
         if self._task is not None:
             self._task.cancel()
 
-    async def settle(self) -> None:
-        """Withdraw it, and wait until all is sent that its client is to hear of it."""
-        if self._task is not None and not self._is_settled:
-            self._is_settled = True
+    async def be_withdrawn(self) -> None:
+        """Its client knows."""
+        if self._task is not None and not self._task.done():
             self.withdraw()
             await asyncio.wait({self._task})
+
+    async def settle(self) -> None:
+        """Its client knows that it is withdrawn, and that nothing will follow it."""
+        if not self._is_settled:
+            self._is_settled = True
+            await self.be_withdrawn()
             await self._conversation.settled(self._question)
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -99,8 +99,10 @@ class Waiting:
                     return HandedOff(await engine.get(call_id))
                 await self._ask(engine, call_id, open_questions)
             if self._stop is not None:
+                await self._withdraw()
                 raise self._stop
             if clock.now() >= handoff_at:
+                await self._withdraw()
                 return HandedOff(await engine.get(call_id))
 
     async def _next_to_tell(self, views: AsyncIterator[CallView], pulse: Pulse) -> CallView:
@@ -126,6 +128,11 @@ class Waiting:
             if question.name not in self._asking:
                 self._asking[question.name] = Asking(self._conversation, question)
                 self._asking[question.name].begin(engine, call_id)
+
+    async def _withdraw(self) -> None:
+        """Nothing is asked here any more; the call may ask elsewhere."""
+        for asking in self._asking.values():
+            await asking.be_withdrawn()
 
     async def _settle(self) -> None:
         """Nothing is asked any more, and the client knows it before it has the answer to its request."""
