@@ -55,7 +55,7 @@ def test_the_settings_are_those_of_the_engine() -> None:
 def test_each_setting_can_be_in_a_url(setting: str) -> None:
     value = "relaxed" if setting == "durability" else "7"
     engine: Any = open_engine(f"sqlite:///trips.db?{setting}={value}")
-    assert engine.path == Path("trips.db")
+    assert engine.path == Path("trips.db").absolute()
     found = engine.durability if setting == "durability" else getattr(engine.settings, setting)
     assert found in ("relaxed", 7, timedelta(seconds=7))
 
@@ -66,7 +66,7 @@ def test_its_ways_to_name_an_engine_are_ways(tmp_path: Path, monkeypatch: pytest
     made = [ast.unparse(line.value) for line in ast.parse(code).body if isinstance(line, ast.Assign)]
     names = {"DurableMCP": DurableMCP, "Embedded": Embedded, "timedelta": timedelta}
     engines: list[Any] = [eval(each, names).engine for each in made]
-    assert [engine.path for engine in engines] == [Path("trips.db")] * 3
+    assert [engine.path for engine in engines] == [Path("trips.db").absolute()] * 3
     assert [engine.durability for engine in engines] == ["full", "relaxed", "relaxed"]
 
 
