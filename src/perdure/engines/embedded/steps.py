@@ -115,8 +115,8 @@ class StepRun:
         slots = self._owner.ground.slots
         while True:
             self._attempt += 1
-            if self.work.at_most_once:
-                await self._note(began, None)
+            if self.work.at_most_once and (self._in_body or self._attempt > 1):
+                await self._note(began, None)  # the first attempt of a whole step is its call's row
             try:
                 await slots.take()
                 try:
