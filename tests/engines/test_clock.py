@@ -163,6 +163,23 @@ async def test_an_alarm_may_set_another_and_one_that_raises_does_not_silence_the
     clock.close()
 
 
+async def test_an_alarm_that_is_set_while_another_rings_holds_up_none_that_is_due_before_it() -> None:
+    clock = SystemClock()
+    order: list[str] = []
+    done = asyncio.Event()
+    clock.alarm(clock.now() + 0.05, done.set)
+
+    def set_a_later_one() -> None:
+        order.append("first")
+        clock.alarm(clock.now() + 600, lambda: noted(order, "far off"))
+
+    clock.alarm(clock.now(), set_a_later_one)
+    async with asyncio.timeout(10):
+        await done.wait()
+    assert order == ["first"]
+    clock.close()
+
+
 async def test_a_long_wait_looks_at_the_wall_clock_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A laptop sleeps: the loop's own clock may not have passed, but the alarm is due."""
     monkeypatch.setattr(clock_module, "LONGEST_NAP", 0.01)

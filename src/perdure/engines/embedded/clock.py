@@ -129,7 +129,8 @@ class SystemClock:
                     alarm.ring()
         finally:  # one that raises does not silence the others
             when = self._queue.next_time()
-            if when is not None and self._timer is None:
+            # What rang may have set a later alarm, and the timer with it.
+            if when is not None and (self._timer is None or when < self._timer_for):
                 self._set_timer(when)
 
     def close(self) -> None:
