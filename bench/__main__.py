@@ -40,6 +40,7 @@ BENCHES: Mapping[str, tuple[str, ...]] = {
     "idle": ("idle",),
     "journal_size": ("journal-size",),
     "parked": ("parked-memory", "parked-wake"),
+    "tasks": ("tasks-one", "tasks-load"),
 }
 """Each module's rows."""
 

@@ -1,4 +1,4 @@
-"""Processes that are measured: started with this interpreter, heard by the lines they say, ended by their own id."""
+"""Processes that are measured: heard by the lines they say, ended by their own id."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    def computed(self) -> float:
+        """Seconds of CPU that all its threads have used, to the nanosecond."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+    def resident(self) -> float:
+        """What it has in memory now, in bytes."""
+        return self._memory("VmRSS:")
+
+    def most_resident(self) -> float:
+        """The most that it ever had in memory, in bytes."""
+        return self._memory("VmHWM:")
+
+    def _memory(self, which: str) -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(which))
+
     async def hear(self, beginning: str) -> str:
         """What follows on the next line that begins so."""
         said: list[str] = []
@@ -65,9 +82,9 @@ def say(what: str) -> None:
 
 
 @asynccontextmanager
-async def running(module: str, *arguments: str | Path) -> AsyncGenerator[Child]:
+async def running(module: str, *arguments: str | Path, python: str | Path = sys.executable) -> AsyncGenerator[Child]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *map(str, arguments), stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, cwd=ROOT
+        str(python), "-m", module, *map(str, arguments), stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, cwd=ROOT
     )
     child = Child(process)
     try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from time import perf_counter
 
 from mcp import Client
 
-from bench.child import Child, running
+from bench.child import running
 from bench.http import ERA, calling, url_of
 from bench.promises import Effort, Measured
 
@@ -30,15 +29,9 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
             async with Client(await url_of(server), mode=ERA) as client:
                 await calling(client, tool)()
         await asyncio.sleep(effort.of(int(SETTLED_AFTER), 1))
-        began, before = perf_counter(), (_computed(plain), _computed(durable))
+        began, before = perf_counter(), (plain.computed(), durable.computed())
         await asyncio.sleep(effort.of(10, 3))
         took = perf_counter() - began
-        shares = [(_computed(server) - was) / took for server, was in zip((plain, durable), before, strict=True)]
+        shares = [(server.computed() - was) / took for server, was in zip((plain, durable), before, strict=True)]
     figure = f"{shares[1]:.2%} of a core; a plain one {shares[0]:.2%}"
     yield Measured("idle", figure, shares[1] <= LIMIT)
-
-
-def _computed(child: Child) -> float:
-    """Seconds of CPU that all its threads have used, to the nanosecond."""
-    threads = Path(f"/proc/{child.pid}/task").glob("*/schedstat")
-    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9

@@ -54,19 +54,13 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
         await filling.hear("filled")
     async with running("bench.parked", "serve", file) as serving:
         by_signal, worst_signal, by_timer, worst_timer = map(float, (await serving.hear("woken")).split())
-        resident = _resident(serving.pid)
+        resident = serving.most_resident()
     yield Measured("parked-memory", f"{resident / 1e6:.0f} MB at most, {int(calls):,} calls", resident <= MOST_RESIDENT)
     figure = (
         f"by signal {ms(by_signal)}, worst of {SIGNALLED} {ms(worst_signal)}; "
         f"timers late by {ms(by_timer)}, worst {ms(worst_timer)}"
     )
     yield Measured("parked-wake", figure, max(worst_signal, worst_timer) <= LONGEST_WAKE)
-
-
-def _resident(pid: int) -> float:
-    """The most that the process ever had in memory, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 
 # --- the functions --------------------------------------------------------------------------------

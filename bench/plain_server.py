@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
+from starlette.types import ASGIApp
 
 
 def make() -> MCPServer[Any]:
@@ -19,7 +20,7 @@ def make() -> MCPServer[Any]:
     return mcp
 
 
-def _serve_http(mcp: MCPServer[Any]) -> None:
+def serve_http(app: ASGIApp) -> None:
     """As `run("streamable-http")` does, on a port that the system gives, and without a log of each request."""
     import uvicorn
 
@@ -27,11 +28,11 @@ def _serve_http(mcp: MCPServer[Any]) -> None:
     listening.bind(("127.0.0.1", 0))
     listening.listen()  # who asks while uvicorn starts waits
     print(f"Listening on http://127.0.0.1:{listening.getsockname()[1]}/mcp", file=sys.stderr, flush=True)
-    uvicorn.Server(uvicorn.Config(mcp.streamable_http_app(), log_level="warning")).run([listening])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "http":
-        _serve_http(make())
+        serve_http(make().streamable_http_app())
     else:
         make().run("stdio")

@@ -32,6 +32,10 @@ PROMISES: Mapping[str, Promise] = {
     "recovery": Promise("10,000 calls in flight, process killed and started: all running again", "≤ 5 s"),
     "parked-memory": Promise("1,000,000 calls parked on timers and signals: resident", "≤ 300 MB"),
     "parked-wake": Promise("1,000,000 calls parked on timers and signals: waking any one", "≤ 20 ms"),
+    "tasks-one": Promise(
+        "task created, looked at until it is completed, streamable HTTP, `synchronous=FULL`, median", "< fastmcp-tasks"
+    ),
+    "tasks-load": Promise("the same, 32 concurrent", "> fastmcp-tasks"),
     "startup": Promise("`import perdure` beyond `import mcp.server.mcpserver`", "≤ 60 ms"),
     "stdio": Promise("first answer of a stdio server", "≤ 1.15 × plain"),
     "idle": Promise("an idle server: CPU", "none measurable: ≤ 0.1 % of a core"),

@@ -77,7 +77,7 @@ from perdure.protocol.outcomes import (
 )
 from perdure.protocol.questions import AskedInstead, input_required
 from perdure.protocol.replies import Finished, HandedOff, NeedsInput, Reply
-from perdure.protocol.sdk import RequestContext, close_listens, lowlevel_server, registered_tool
+from perdure.protocol.sdk import RequestContext, close_listens, lowlevel_server, registered_tool, serve_listens
 from perdure.protocol.seal import sealed_beside
 from perdure.protocol.serve import Address, loopback_only, run_http, run_stdio, serve_http, serve_stdio
 from perdure.protocol.task_listening import TaskListening
@@ -105,6 +105,9 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 Transport = Literal["stdio", "sse", "streamable-http"]
+MAX_LISTENS = 1024
+"""As the SDK has it."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts for which the SDK checks `Host` and `Origin` unasked."""
 
@@ -125,8 +128,8 @@ class DurableMCP(MCPServer[App]):
     is a file of the server's name in the user's data folder. `defaults` are the options of all durable functions.
     `principal` decides who asks over HTTP. `sampler` is a model for `ctx.sample` where the client has none.
     With `handle_tools` clients that know no tasks get handles, and tools to come back with. `adopt_within` is how
-    long after its end a call that nobody was answered for is handed to who asks the same. All other options are
-    `MCPServer`'s.
+    long after its end a call that nobody was answered for is handed to who asks the same. `max_listens` is
+    how many clients may listen at once (`subscriptions/listen`). All other options are `MCPServer`'s.
     """
 
     calls: Calls
@@ -147,6 +150,7 @@ class DurableMCP(MCPServer[App]):
         sampler: Sampler | None = None,
         handle_tools: bool = False,
         adopt_within: timedelta = ...,
+        max_listens: int = ...,
         **mcp_server_options: Any,
     ) -> None: ...
     @overload
@@ -163,6 +167,7 @@ class DurableMCP(MCPServer[App]):
         sampler: Sampler | None = None,
         handle_tools: bool = False,
         adopt_within: timedelta = ...,
+        max_listens: int = ...,
         **mcp_server_options: Any,
     ) -> None: ...
     def __init__(
@@ -179,6 +184,7 @@ class DurableMCP(MCPServer[App]):
         sampler: Sampler | None = None,
         handle_tools: bool = False,
         adopt_within: timedelta = ADOPTABLE,
+        max_listens: int = MAX_LISTENS,
         **mcp_server_options: Any,
     ) -> None:
         # All of this before the SDK's part, in which extensions add their tools.
@@ -211,6 +217,8 @@ class DurableMCP(MCPServer[App]):
         ]
         super().__init__(name, title, description, instructions, lifespan=_entered_by_the_sdk, **mcp_server_options)
         legacy_tasks.serve(lowlevel_server(self))
+        if bus is not False:
+            serve_listens(self, self._bus, max_listens)
         if handle_tools:
             HandleTools(self)
 

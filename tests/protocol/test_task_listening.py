@@ -9,6 +9,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
+from perdure import DurableMCP
 from tests.protocol.tasking import Holding, create, ended, listening
 from tests.protocol.test_tasks import MISSING_CAPABILITY, go, make
 
@@ -74,3 +75,20 @@ async def test_ids_that_are_none_are_refused(wrong: Any) -> None:
         with pytest.raises(MCPError) as refused:
             await stream
         assert refused.value.code == INVALID_PARAMS
+
+
+async def test_as_many_clients_may_listen_at_once_as_the_server_was_told() -> None:
+    mcp = DurableMCP[Any]("listens", engine="memory:", max_listens=1, log_level="CRITICAL")
+
+    @mcp.tool(task="required")
+    async def always() -> str:
+        return "at once"
+
+    holding, late = Holding(), Holding()
+    async with Client(mcp, extensions=[holding]) as first, Client(mcp, extensions=[late]) as second:
+        task = await create(first, "always")
+        async with listening(first, task):
+            await holding.until(lambda: told(holding) != [])
+            async with listening(second, task) as refused:
+                with pytest.raises(MCPError, match="limit"):
+                    await refused

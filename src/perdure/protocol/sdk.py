@@ -13,9 +13,10 @@ from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.tools import Tool
-from mcp.server.subscriptions import ListenHandler
+from mcp.server.subscriptions import ListenHandler, SubscriptionBus
 from mcp.shared.dispatcher import CallOptions, DispatchContext
 from mcp.shared.message import MessageMetadata
+from mcp_types import SubscriptionsListenRequestParams
 
 RequestContext = ServerRequestContext[Any, Any]
 
@@ -70,6 +71,12 @@ def cancel_was_requested(ctx: RequestContext) -> bool:
 async def ask_client(ctx: RequestContext, method: str, params: dict[str, Any], request_id: str) -> dict[str, Any]:
     """Send a request to the client, on the stream of the one that it waits for. Raises `MCPError` as it answers."""
     return await _dispatched(ctx).send_raw_request(method, params, CallOptions(request_id=request_id))
+
+
+def serve_listens(server: MCPServer[Any], bus: SubscriptionBus, most: int) -> None:
+    """Serve `subscriptions/listen` to so many clients at once; the SDK's server has no setting for it."""
+    handler = ListenHandler(bus, max_subscriptions=most)
+    lowlevel_server(server).add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, handler)
 
 
 def close_listens(server: MCPServer[Any]) -> None:
