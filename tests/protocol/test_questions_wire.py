@@ -148,6 +148,27 @@ async def test_a_page_that_is_not_opened(house: House) -> None:
     assert person.completed == []
 
 
+@pytest.mark.parametrize(("transport", "era"), [("memory", "sessions")])
+async def test_a_page_that_cannot_be_opened(house: House) -> None:
+    person = Person(lambda _: ErrorData(code=-32603, message="no browser"))
+    async with house.client(person) as client:
+        assert text(await client.call_tool("visit", {})) == "cancel"
+    assert person.completed == []
+
+
+@pytest.mark.parametrize(("transport", "era"), [("memory", "sessions")])
+async def test_a_page_whose_question_is_answered_elsewhere_is_of_no_more_use(house: House) -> None:
+    person = Person(is_busy=True)
+    async with house.client(person) as client, asked(client.call_tool("visit", {})) as answer:
+        call = await house.asks()
+        await person.until(lambda: person.asked == ["Sign in, please."])
+        await house.mcp.calls.answer(call, None)
+        await person.until(lambda: person.completed == ["sign-in-1"])
+        assert person.withdrawn == ["Sign in, please."]
+        await house.mcp.calls.signal(call, came_back, "welcome")
+        assert text(await answer) == "welcome"
+
+
 @pytest.mark.parametrize(("transport", "era"), [("memory", "stateless")])
 async def test_a_page_in_the_stateless_era(house: House) -> None:
     person = Person(lambda _: ElicitResult(action="accept"))

@@ -38,17 +38,18 @@ class SessionConversation:
         # Never an integer, and unique over restarts: a session's messages may be replayed to its client by another
         # process, which counts from 1 again.
         request_id = f"question-{secrets.token_hex(16)}"
+        self._visits.add(question.name)
         try:
-            self._visits.add(question.name)
             said = await ask_client(self._request, method_of(question), question.params, request_id)
-            if said.get("action") != "accept":
-                self._visits.discard(question.name)
             (answer,) = answers_in({question.name: said}, [question])
-            return answer.value
         except NoBackChannelError:
             return None
         except MCPError as error:
+            self._visits.discard(question.name)
             return None if error.code == CONNECTION_CLOSED else _refusal(question, error)
+        if said.get("action") != "accept":
+            self._visits.discard(question.name)
+        return answer.value
 
     async def settled(self, question: Question) -> None:
         if question.kind == "url" and question.name in self._visits:
