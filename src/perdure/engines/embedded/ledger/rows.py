@@ -135,8 +135,8 @@ def held_of(row: Row, now: float) -> Held:
 
 
 def first_epoch(seed: int) -> int:
-    """Of a call that nobody has claimed. Random, because a row's number may be used again once its call was removed, and
-    the late owner of that one must stay fenced."""
+    """Of a call that nobody has claimed. Random, because a row's number may be used again once its call was removed,
+    and the late owner of that one must stay fenced."""
     return seed & 0x3FFFFFFF
 
 
