@@ -12,9 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 import httpx
-from mcp.server.mcpserver import Context
-from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
-from pydantic import ValidationError
+from mcp_types import ToolAnnotations
 
 from perdure import (
     AlreadyAnswered,
@@ -22,14 +20,10 @@ from perdure import (
     CallNotFound,
     Calls,
     CallView,
-    Conflict,
     DurableMCP,
     ToolError,
     current_step,
 )
-from perdure.protocol.asked import request_of
-from perdure.protocol.legacy_tasks import asks_for_task
-from perdure.protocol.tasks import takes_tasks
 from perdure.servers.billing import Decision, InvoiceStatus, Policy
 from perdure.servers.invoice_way import KEPT, InvoiceWay, decision, force
 
@@ -37,7 +31,7 @@ SCOPE = "invoices:approve"
 PROCESS = "process_invoice"
 
 INSTRUCTIONS = (
-    "Pays invoices. process_invoice answers at once, with a task or a status; its id is the call_id that all other "
+    "Pays invoices. process_invoice answers at once, with a task or a handle; its id is the call_id that all other "
     "tools want. From a total of 100 on an invoice waits five days for a person: approve_invoice or reject_invoice. "
     "Each line is paid when it is due."
 )
@@ -47,7 +41,7 @@ READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 def invoice_server(*, policy: Policy | None = None, **options: Any) -> DurableMCP[httpx.AsyncClient]:
     """A server of invoices; `options` are `DurableMCP`'s. With `auth` or `principal` deciding needs the scope."""
-    mcp = InvoiceServer("invoice", instructions=INSTRUCTIONS, lifespan=open_client, **options)
+    mcp = DurableMCP("invoice", instructions=INSTRUCTIONS, lifespan=open_client, handle_tools=True, **options)
     way = InvoiceWay(mcp, policy or Policy())
     mcp.tool(
         PROCESS,
@@ -69,31 +63,6 @@ def invoice_server(*, policy: Policy | None = None, **options: Any) -> DurableMC
 def open_client(_server: object = None) -> httpx.AsyncClient:
     # The time-out of the step counts.
     return httpx.AsyncClient(headers={"User-Agent": f"perdure-invoice/{version('perdure')}"}, timeout=None)
-
-
-class InvoiceServer(DurableMCP[httpx.AsyncClient]):
-    """Lets nobody wait for an invoice: who cannot hold a task gets the status of its call, with the `call_id`."""
-
-    async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[httpx.AsyncClient, Any] | None = None
-    ) -> CallToolResult | InputRequiredResult:
-        request = request_of(context)
-        if name != PROCESS or (request is not None and (asks_for_task(request) or takes_tasks(request))):
-            return await super().call_tool(name, arguments, context)
-        with self._ordinarily(name, context):  # the call is started for whoever asks here
-            status = await self._accepted(arguments)
-        return CallToolResult(
-            content=[TextContent(type="text", text=status.model_dump_json(indent=2))],
-            structured_content=status.model_dump(mode="json"),
-        )
-
-    async def _accepted(self, arguments: dict[str, Any]) -> InvoiceStatus:
-        """The invoice is on disk. How far it is then, nobody waits for."""
-        try:
-            call = await self.calls.start(PROCESS, arguments)
-        except (ValidationError, Conflict) as refused:
-            raise ToolError(f"Error executing tool {PROCESS}: {refused}") from refused
-        return status_of(await self.calls.get(call.id))
 
 
 class InvoiceTools:
