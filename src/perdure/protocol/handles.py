@@ -18,6 +18,7 @@ from perdure.context import current_step
 from perdure.engine import CallView, Engine, Question
 from perdure.errors import CallNotFound
 from perdure.protocol.answer import FOR_CLIENTS, error_result, failure_of, tool_error
+from perdure.protocol.inputs import until_taken
 from perdure.protocol.outcomes import tool_result
 from perdure.protocol.task_view import status_message
 
@@ -235,7 +236,10 @@ class HandleTools:
         value: Any = answer
         if action != "accept":
             value = DeclinedElicitation() if action == "decline" else CancelledElicitation()
-        await current_step().calls.answer(call_id, value, question=question)
+        calls = current_step().calls
+        asked = [each.name for each in (await calls.get(call_id)).questions if question in (None, each.name)]
+        await calls.answer(call_id, value, question=question)
+        await until_taken(calls, call_id, asked)
         return f"Call {call_id} has the answer."
 
 

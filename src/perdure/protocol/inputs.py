@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -10,7 +12,11 @@ from mcp_types import INVALID_PARAMS, CreateMessageResult, CreateMessageResultWi
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from perdure.calls import Calls
 from perdure.engine import Answer, Question
+
+LONGEST = 1.0
+"""Seconds that the acknowledgement of an answer waits for its call."""
 
 _SAMPLED: TypeAdapter[Any] = TypeAdapter(CreateMessageResult | CreateMessageResultWithTools)
 _ELICITED: TypeAdapter[Any] = TypeAdapter(ElicitResult)
@@ -31,6 +37,18 @@ def answers_in(responses: Mapping[str, Any], questions: Iterable[Question]) -> l
     Raises an `MCPError` for a response that is no answer of its kind; whether it fits the question, the call finds out.
     """
     return [_answer(question, responses[question.name]) for question in questions if question.name in responses]
+
+
+async def until_taken(calls: Calls, call_id: str, names: Collection[str]) -> None:
+    """Until the call no longer shows the questions that were answered, so that its client is not asked them again.
+
+    An owner that hangs is not waited for: the answers are on disk.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST):
+            async for view in calls.watch(call_id):
+                if not any(question.name in names for question in view.questions):
+                    return
 
 
 def _answer(question: Question, response: Any) -> Answer:

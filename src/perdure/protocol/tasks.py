@@ -22,7 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from perdure.calls import Calls
 from perdure.engine import CallView, Engine, QuestionKind
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound
-from perdure.protocol.inputs import answers_in, input_requests
+from perdure.protocol.inputs import answers_in, input_requests, until_taken
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.stateless import StatelessConversation
 from perdure.protocol.task_view import (
@@ -138,9 +138,12 @@ class Tasks(Extension):
 
     async def _update(self, ctx: RequestContext, params: UpdateTaskParams) -> HandlerResult:
         view = await self._found(ctx, params)
-        for answer in answers_in(params.input_responses, view.questions):
+        answers = answers_in(params.input_responses, view.questions)
+        for answer in answers:
             with suppress(AlreadyAnswered, CallEnded):  # somebody was faster
                 await self._home.engine.deliver(view.id, answer)
+        if answers:
+            await until_taken(self._home.calls_for(ctx), view.id, [answer.name for answer in answers])
         return {"resultType": "complete"}
 
     async def _cancel(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
