@@ -10,7 +10,7 @@ import pytest
 
 from perdure.effects import Effects
 from perdure.engine import Function
-from perdure.engines.embedded.collector import SELDOM
+from perdure.engines.embedded.collector import FEW, SELDOM
 from perdure.engines.embedded.engine import Embedded
 from tests.engines.functions import body, request_for, step, whole
 
@@ -40,15 +40,15 @@ async def run(engine: Embedded, function: Function) -> None:
 
 async def test_what_was_there_before_is_spared_while_the_first_of_several_engines_serves(tmp_path: Path) -> None:
     before = gc.get_threshold()
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() < FEW
     async with Embedded(tmp_path / "one.sqlite").serve(()):
         spared = gc.get_freeze_count()
-        assert spared > 0
+        assert spared > FEW
         async with Embedded(tmp_path / "two.sqlite").serve(()):
             pass
-        assert gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() > FEW
         assert gc.get_threshold()[0] == SELDOM
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() < FEW
     assert gc.get_threshold() == before
 
 
@@ -59,7 +59,7 @@ async def test_what_the_program_itself_has_set_stays_so(tmp_path: Path) -> None:
     try:
         async with Embedded(tmp_path / "one.sqlite").serve(()):
             assert gc.get_threshold()[0] == 1234
-        assert gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() > FEW
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
