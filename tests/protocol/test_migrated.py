@@ -96,7 +96,9 @@ async def held(mcp: MCPServer[Any], mode: str, pages: str) -> list[Any]:
         said.append((progress, total, message))
 
     async with Client(mcp, mode=mode, elicitation_callback=agree) as client:
-        said.append((await client.list_tools()).tools)
+        tools = (await client.list_tools()).tools
+        # That it can be a task is all that is new about a tool.
+        said.append([tool.model_copy(update={"execution": None}) for tool in tools])
         for tool, arguments in conversation(pages):
             result = await client.call_tool(tool, arguments, progress_callback=hear)
             said.append(result.model_dump(exclude={"meta"}))
