@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final, Generic, Literal, TypeVar, cast
 
 from mcp.server.elicitation import (
@@ -68,7 +69,7 @@ class Form(Generic[M]):
 
     def ask(self, refused: str | None) -> QuestionAsk:
         """`refused`: why the last answer was."""
-        schema = render_elicitation_schema(self.model)
+        schema = _form_of(self.model)
         message = self.message if refused is None else f"{self.message}\n(The last answer was refused: {refused})"
         params = {"mode": "form", "message": message, "requestedSchema": schema}
         return QuestionAsk(Question(self.name, "form", message, schema, None, params), self.if_unable, "wait")
@@ -81,6 +82,10 @@ class Form(Generic[M]):
             return AcceptedElicitation[M](data=self.model.model_validate(said.get("content")))
         except ValidationError as error:
             raise Unfit(_in_words(error)) from error
+
+
+# Making it takes longer than all else of a question, and a replay asks again.
+_form_of = lru_cache(maxsize=256)(render_elicitation_schema)
 
 
 @dataclass(frozen=True)
