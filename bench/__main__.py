@@ -41,6 +41,8 @@ BENCHES: Mapping[str, tuple[str, ...]] = {
     "journal_size": ("journal-size",),
     "parked": ("parked-memory", "parked-wake"),
     "tasks": ("tasks-one", "tasks-load"),
+    "listens": ("listens-memory", "listens-news"),
+    "waiting_tasks": ("waiting-memory", "waiting-answer"),
 }
 """Each module's rows."""
 

@@ -36,6 +36,12 @@ PROMISES: Mapping[str, Promise] = {
         "task created, looked at until it is completed, streamable HTTP, `synchronous=FULL`, median", "< fastmcp-tasks"
     ),
     "tasks-load": Promise("the same, 32 concurrent", "> fastmcp-tasks"),
+    "waiting-memory": Promise("100,000 tasks waiting for input: resident", "≤ 2,048 bytes each"),
+    "waiting-answer": Promise(
+        "100,000 tasks waiting for input: one looked at, answered, until it shows completed, median", "≤ 20 ms"
+    ),
+    "listens-memory": Promise("10,000 `subscriptions/listen` streams, each of a task: resident", "≤ 1.5 × plain"),
+    "listens-news": Promise("a task's answer until its listener among those hears of its end, median", "≤ 20 ms"),
     "startup": Promise("`import perdure` beyond `import mcp.server.mcpserver`", "≤ 60 ms"),
     "stdio": Promise("first answer of a stdio server", "≤ 1.15 × plain"),
     "idle": Promise("an idle server: CPU", "none measurable: ≤ 0.1 % of a core"),

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 from mcp.server.elicitation import AcceptedElicitation
 from pydantic import BaseModel
 
 from bench.child import say
+from bench.open_files import allow_connections
 from perdure import DurableContext, DurableMCP
 
-MOST_LISTENS = 20_000
+MOST_LISTENS = 10_000
 
 AT_ONCE = 100
 
@@ -46,12 +46,15 @@ def make(file: Path) -> DurableMCP[Any]:
 
 
 async def main(file: Path, waiting: int) -> None:
+    allow_connections(MOST_LISTENS)
     mcp = make(file)
     async with mcp.serving():
+        say("open")
         if waiting:
             task_ids = await _fill(mcp, waiting)
             ids_beside(file).write_text("\n".join(task_ids))
             await asyncio.sleep(LEFT_AFTER)
+            say("filled")
         await mcp.run_streamable_http_async(port=0)
 
 
@@ -71,9 +74,7 @@ async def _fill(mcp: DurableMCP[Any], calls: int) -> list[str]:
                 if view.questions:
                     break
 
-    before = process_time()
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
-    say(f"filled {process_time() - before}")
     return task_ids
 
 
