@@ -143,6 +143,8 @@ class LegacyTasks:
                 task = result["_meta"][CREATED]
                 self._tell_of(ctx, task["taskId"])
                 return {"task": task}
+            case "tools/list" if ctx.protocol_version != VERSION:
+                return _without_execution(result)
             case _:
                 return result
 
@@ -258,6 +260,12 @@ def _by_era(method: str, ours: Handler, other: Handler | None) -> Handler:
 def _with_capability(result: dict[str, Any]) -> dict[str, Any]:
     tasks: dict[str, Any] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
     return {**result, "capabilities": {**result["capabilities"], "tasks": tasks}}
+
+
+def _without_execution(result: dict[str, Any]) -> dict[str, Any]:
+    """Whether a tool may be a task is no word of other versions."""
+    tools: list[dict[str, Any]] = result["tools"]
+    return {**result, "tools": [{key: tool[key] for key in tool if key != "execution"} for tool in tools]}
 
 
 def _related(result: dict[str, Any], task_id: str) -> dict[str, Any]:
