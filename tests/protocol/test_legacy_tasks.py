@@ -144,6 +144,14 @@ async def test_an_error_of_the_protocol_is_the_result_of_its_task() -> None:
         assert (await get(client, task)).status == "failed"
 
 
+async def test_who_waits_for_the_result_of_what_is_stuck_is_told_so() -> None:
+    async with client_of(make()) as client:
+        task = await create(client, "spins")
+        with pytest.raises(MCPError, match="is stuck"):
+            await result(client, task)
+        assert (await get(client, task)).status == "working"
+
+
 @pytest.mark.parametrize("tool", ["never", "ordinary"])
 async def test_what_cannot_be_a_task_is_refused_to_whoever_asks_for_one(tool: str) -> None:
     mcp = make()

@@ -17,7 +17,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult
 
 from perdure import DurableContext, DurableMCP, Signal
 from perdure.testing import trial
-from tests.protocol.asking import calls_of, text, until
+from tests.protocol.asking import calls_of, status_of, text, until
 from tests.protocol.tasking import Holding, cancel_task, create, ended, get_task, task_as, update_task
 
 MISSING_CAPABILITY = -32021
@@ -71,6 +71,11 @@ def make() -> DurableMCP[Any]:
     async def sleeps(seconds: float, ctx: DurableContext) -> str:
         await ctx.sleep(timedelta(seconds=seconds))
         return "slept"
+
+    @mcp.tool(handoff_after=AT_ONCE)
+    async def spins(ctx: DurableContext) -> str:
+        while True:
+            await asyncio.sleep(0)
 
     @mcp.tool(handoff_after=AT_ONCE)
     def whole() -> dict[str, int]:
@@ -188,6 +193,17 @@ async def test_what_a_call_says_of_itself_is_the_status_message() -> None:
             return (await get_task(client.session, task)).status_message == "waits"
 
         await until(says_so)
+
+
+async def test_a_task_that_is_stuck_works_and_says_so_until_it_is_cancelled() -> None:
+    async with held() as (mcp, client):
+        task = await create(client, "spins")
+        await status_of(mcp, task, "stuck")
+        stuck = await get_task(client.session, task)
+        assert (stuck.status, stuck.poll_interval_ms) == ("working", 60_000)
+        assert stuck.status_message == "The call is stuck: it needs an operator. Nothing of it is lost."
+        await cancel_task(client.session, task)
+        assert (await ended(client.session, task)).status == "cancelled"
 
 
 async def test_who_sleeps_until_tomorrow_need_not_be_asked_each_second() -> None:

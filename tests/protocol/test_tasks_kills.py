@@ -14,12 +14,13 @@ from typing import Any, Literal
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ElicitResult
 
 from perdure import DurableMCP
 from perdure.cli.children import listening
 from tests.protocol import test_legacy_tasks as legacy
-from tests.protocol.asking import text, until
+from tests.protocol.asking import BOUND, asked, text, until
 from tests.protocol.tasking import Holding, create, ended, get_task, task_as, update_task
 from tests.protocol.tasking import listening as listening_to
 from tests.protocol.tasks_server import go, make
@@ -205,6 +206,28 @@ async def test_an_old_client_s_task_stays_cancelled_whatever_the_next_server_mak
         assert (await legacy.cancel(client, task)).status == "cancelled"
     async with calls.life(mode="legacy") as client:
         assert (await legacy.get(client, task)).status == "cancelled"
+
+
+# --- an end in good order ---------------------------------------------------------------------------
+
+
+async def test_a_server_that_ends_lets_go_of_who_listens_and_of_who_waits_for_a_result(tmp_path: Path) -> None:
+    file = tmp_path / "calls.sqlite"
+    holder = Holding()
+    async with (
+        listening(SERVER, "http", str(file)) as server,
+        client_that_may_be_cut(Client(server.address, **holding(extensions=[holder]))) as new,
+        client_that_may_be_cut(Client(server.address, mode="legacy")) as old,
+    ):
+        task = await create(new, "work", token="a")
+        async with listening_to(new, task) as stream, asked(legacy.result(old, task)) as waiting:
+            await holder.until(lambda: bool(holder.news))
+            server.process.terminate()
+            assert (await stream).meta is not None
+            with pytest.raises(MCPError, match="The server restarts"):
+                await waiting
+            async with asyncio.timeout(BOUND):
+                assert await server.process.wait() in (0, -signal.SIGTERM)
 
 
 # --- many -----------------------------------------------------------------------------------------

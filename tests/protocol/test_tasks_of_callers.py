@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,13 +10,15 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
 from perdure import DurableContext, DurableMCP, Signal
+from perdure.protocol.sdk import RequestContext
 from tests.protocol import test_handles as handles
 from tests.protocol import test_legacy_tasks as legacy
-from tests.protocol.asking import text, until
+from tests.protocol.asking import asked, calls_of, text, until
 from tests.protocol.mounted import client_as, mounted
 from tests.protocol.tasking import (
     Holding,
@@ -131,6 +134,31 @@ async def test_a_nobody_does_not_cancel_what_it_shares_with_others() -> None:
         assert await cancel_task(nobody.session, task) == {}
         await mcp.calls.signal(task, go, "on")
         assert (await ended(ann.session, task)).status == "completed"
+
+
+async def test_a_task_that_did_not_reach_its_client_is_given_to_who_asks_again() -> None:
+    came, hold = asyncio.Event(), True
+
+    async def hold_back(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+        result = await call_next(ctx)
+        if ctx.method == "tools/call" and hold:
+            came.set()
+            await asyncio.Event().wait()
+        return result
+
+    mcp = make(middleware=[hold_back])
+    async with mounted(mcp) as url:
+        async with holder(url, "ann") as ann, asked(create(ann, "wait")):
+            await came.wait()
+        ((call, _),) = await calls_of(mcp)
+        hold = False
+
+        async def is_given() -> bool:
+            async with holder(url, "ann") as ann:
+                given = await create(ann, "wait")
+            return given == call
+
+        await until(is_given)
 
 
 # --- 2025-11-25 -----------------------------------------------------------------------------------
