@@ -139,9 +139,9 @@ async def seen(look: Callable[[], Awaitable[Task | None]]) -> Task:
         return found
 
 
-async def create(client: Client, tool: str, **arguments: Any) -> str:
+async def create(client: Client, tool: str, *, meta: Any = None, **arguments: Any) -> str:
     """The id of the task that a call becomes."""
-    created = await client.session.call_tool(tool, arguments, allow_claimed=True)
+    created = await client.session.call_tool(tool, arguments, meta=meta, allow_claimed=True)
     assert isinstance(created, CreatedTask), created
     return created.task_id
 

@@ -32,7 +32,9 @@ from mcp_types import (
 )
 
 from perdure import DurableContext, DurableMCP
-from tests.protocol.asking import BOUND, asked, calls_of, text, until
+from perdure.engine import ListEntries
+from perdure.protocol.legacy_tasks import CANCELLED
+from tests.protocol.asking import BOUND, asked, calls_of, status_of, text, until
 from tests.protocol.test_tasks import go, make
 
 RELATED = "io.modelcontextprotocol/related-task"
@@ -191,6 +193,17 @@ async def test_a_cancelled_task_is_so_when_the_cancel_returns_and_for_ever() -> 
         assert (await get(client, task)).status == "cancelled"
         assert (await result(client, task)).is_error
         assert [each.status for each in (await listed(client)).tasks] == ["cancelled"]
+
+
+async def test_what_is_remembered_of_cancelled_tasks_does_not_pile_up() -> None:
+    mcp = make()
+    async with client_of(mcp) as client:
+        for _ in range(100):
+            task = await create(client, "wait")
+            await cancel(client, task)
+            await status_of(mcp, task, "cancelled")
+        kept = (await mcp.engine.store(CANCELLED, ListEntries("", limit=1000))).entries
+        assert len(kept) < 50
 
 
 async def test_what_has_ended_cannot_be_cancelled() -> None:

@@ -17,7 +17,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult
 
 from perdure import DurableContext, DurableMCP, Signal
 from perdure.testing import trial
-from tests.protocol.asking import calls_of, status_of, text, until
+from tests.protocol.asking import calls_of, status_of, text, until, with_key
 from tests.protocol.tasking import Holding, cancel_task, create, ended, get_task, task_as, update_task
 
 MISSING_CAPABILITY = -32021
@@ -155,6 +155,15 @@ async def test_what_must_be_a_task_is_refused_to_a_client_without_tasks() -> Non
 async def test_a_task_counts_as_an_answer_so_the_same_request_is_another_call() -> None:
     async with held() as (_, client):
         assert await create(client, "wait") != await create(client, "wait")
+
+
+async def test_an_idempotency_key_leads_to_the_same_task() -> None:
+    async with held() as (_, client):
+        first = await create(client, "wait", meta=with_key("once"))
+        assert await create(client, "wait", meta=with_key("once")) == first
+        await cancel_task(client.session, first)
+        await ended(client.session, first)
+        assert await create(client, "wait", meta=with_key("once")) == first
 
 
 # --- what a task shows ----------------------------------------------------------------------------

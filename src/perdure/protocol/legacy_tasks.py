@@ -7,6 +7,7 @@ extension is in `task_view`.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from contextvars import Context
@@ -29,7 +30,7 @@ from mcp_types import (
 from pydantic import BaseModel
 
 from perdure.calls import Calls
-from perdure.engine import CallView, Engine, GetEntry, Question, QuestionKind, SetEntry
+from perdure.engine import CallView, DeleteEntry, Engine, GetEntry, ListEntries, Question, QuestionKind, SetEntry
 from perdure.errors import CallEnded, CallNotFound, Refused
 from perdure.protocol.answer import failure_of
 from perdure.protocol.conversation import Conversation
@@ -57,6 +58,8 @@ CREATED = "io.perdure/createdTask"
 
 CANCELLED = "io.perdure/cancelled-tasks"
 """A store: tasks that were cancelled by request. They show so for ever, whatever their bodies make of it."""
+
+FEW = 20
 
 PAGE = 50
 
@@ -187,6 +190,7 @@ class LegacyTasks:
             status = await self._status(error.view, asks)
             raise MCPError(INVALID_PARAMS, f"The task has ended already: it is {status}") from error
         await self._home.engine.store(CANCELLED, SetEntry("", view.id, b"true"))
+        await self._tidy()
         task = await self._shown(await calls.get(view.id), asks)
         await _notify(ctx.session, task)
         return task
@@ -218,6 +222,19 @@ class LegacyTasks:
         if view.status == "cancelled":
             return True
         return bool((await self._home.engine.store(CANCELLED, GetEntry("", view.id))).entries)
+
+    async def _tidy(self) -> None:
+        """Forget a few that need not be remembered: those that ended as cancelled, and those that are gone."""
+        engine = self._home.engine
+        # From anywhere on, or those that must stay would hide the others behind them.
+        some = ListEntries("", after=secrets.token_hex(16), limit=FEW)
+        for call_id, _ in (await engine.store(CANCELLED, some)).entries:
+            try:
+                is_needed = (await engine.get(call_id)).status != "cancelled"
+            except CallNotFound:
+                is_needed = False
+            if not is_needed:
+                await engine.store(CANCELLED, DeleteEntry("", call_id))
 
     # --- notifications ---
 
