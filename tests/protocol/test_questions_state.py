@@ -120,6 +120,13 @@ async def test_names_that_were_never_asked_are_ignored_also_for_what_is_asked_la
     assert text(result) == "first, second"
 
 
+async def test_answers_that_come_without_a_state_are_to_what_the_new_call_asks(house: House, client: Client) -> None:
+    for _ in range(20):  # however soon it asks
+        answered = await a_round(client, input_responses={"approve": yes(), "other": yes()})
+        assert not isinstance(answered, InputRequiredResult)
+    assert len(await calls_of(house.mcp)) == 20
+
+
 async def test_an_idempotency_key_and_a_state_are_the_same_call(house: House, client: Client) -> None:
     state = await begun(client, meta=with_key("k"))
     answers = {"approve": yes()}

@@ -36,11 +36,11 @@ from perdure.protocol.callers import MACHINE, Caller, Doors, caller_of
 from perdure.protocol.conversation import Conversation, Nobody
 from perdure.protocol.handoff import Handoff
 from perdure.protocol.inputs import answers_in
-from perdure.protocol.replies import Finished, Reply
+from perdure.protocol.replies import Finished, NeedsInput, Reply
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.seats import Seat, Seats
 from perdure.protocol.sessions import SessionConversation
-from perdure.protocol.stateless import StatelessConversation, brought_by, is_for
+from perdure.protocol.stateless import Brought, StatelessConversation, brought_by, is_for
 from perdure.protocol.waiting import Waiting
 from perdure.protocol.wire import CancelNote, RequestRef, Wire, exchange, request_ref
 from perdure.tool import Arguments, Durable
@@ -112,7 +112,7 @@ class Gateway:
         with _programs_exchange() if ctx is None else exchange(ctx) as wire:
             waiting = Waiting(conversation, handoff_after, answerable - conversation.asks)
             seat = Seat(request, durable, caller, ctx and request_ref(ctx), waiting)
-            reply = await self._wait(seat, wire, brought.responses)
+            reply = await self._wait(seat, wire, brought)
         if isinstance(reply, Finished) and reply.view.outcome is None:
             raise failure_of(reply.view)
         return reply
@@ -130,11 +130,10 @@ class Gateway:
             context=copy_context() if isinstance(durable.function.run, WholeStep) else None,
         )
 
-    async def _wait(self, seat: Seat, wire: Wire, responses: Mapping[str, Any]) -> Reply:
+    async def _wait(self, seat: Seat, wire: Wire, brought: Brought) -> Reply:
         try:
             call_id = await self._start(seat, wire)
-            answered = await self._answer(call_id, responses) if responses else ()
-            reply = await seat.waiting.until_settled(self._engine, call_id, answered)
+            reply = await self._settled(seat.waiting, call_id, brought)
         except Exception:
             self._told(seat, wire)
             raise
@@ -143,6 +142,19 @@ class Gateway:
         if isinstance(reply, Finished) and reply.view.status == "stuck":
             self._told(seat, wire)
         return reply
+
+    async def _settled(self, waiting: Waiting, call_id: str, brought: Brought) -> Reply:
+        if not brought.responses:
+            return await waiting.until_settled(self._engine, call_id)
+        answered = set(await self._answer(call_id, brought.responses))
+        while True:
+            reply = await waiting.until_settled(self._engine, call_id, answered)
+            # Without a state the answers are to what a new call is yet to ask.
+            expected = isinstance(reply, NeedsInput) and brought.call_id is None
+            news = set(await self._answer(call_id, brought.responses)) - answered if expected else ()
+            if not news:
+                return reply
+            answered.update(news)
 
     async def _answer(self, call_id: str, responses: Mapping[str, Any]) -> list[str]:
         """Which of the call's questions the request has answered, now or before."""
