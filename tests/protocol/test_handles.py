@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -188,6 +189,20 @@ async def test_what_a_tool_refuses_is_told_as_a_failure() -> None:
     async with Client(make()) as client:
         (done,) = await states(client, await handle(client, "refuses"))
         assert (done["status"], done["result"]) == ("failed", "Error executing tool refuses: not today")
+
+
+async def test_what_is_stuck_is_told_as_that() -> None:
+    mcp = make()
+
+    @mcp.tool(handoff_after=AT_ONCE)
+    async def spins(ctx: DurableContext) -> str:
+        while True:
+            await asyncio.sleep(0)
+
+    async with Client(mcp) as client:
+        (looked,) = await states(client, await handle(client, "spins"))
+        assert looked["status"] == "stuck"
+        assert "needs an operator" in looked["message"]
 
 
 async def test_an_image_comes_as_an_image() -> None:

@@ -208,6 +208,27 @@ async def test_an_old_client_s_task_stays_cancelled_whatever_the_next_server_mak
         assert (await legacy.get(client, task)).status == "cancelled"
 
 
+# --- several processes ----------------------------------------------------------------------------
+
+
+async def test_a_task_of_one_process_is_seen_answered_and_told_of_by_another(tmp_path: Path) -> None:
+    file, holder = tmp_path / "calls.sqlite", Holding()
+    async with (
+        listening(SERVER, "http", str(file)) as one,
+        listening(SERVER, "http", str(file)) as other,
+        Client(one.address, **holding()) as creator,
+        Client(other.address, **holding(extensions=[holder])) as looker,
+    ):
+        task = await create(creator, "ask", token="a")
+        async with listening_to(looker, task):
+            await holder.until(lambda: any("inputRequests" in news for news in holder.news))
+            await update_task(looker.session, task, {"who": ADA})
+            assert (await get_task(looker.session, task)).status != "input_required"
+            await holder.until(lambda: any(news["status"] == "completed" for news in holder.news))
+        done = await get_task(creator.session, task)
+        assert text(CallToolResult.model_validate(done.result)) == "a Ada"
+
+
 # --- an end in good order ---------------------------------------------------------------------------
 
 
