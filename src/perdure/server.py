@@ -60,7 +60,7 @@ from perdure.errors import EffectOutsideStep
 from perdure.job import Job
 from perdure.protocol.answer import prompt_error, resource_error, tool_error
 from perdure.protocol.asked import asked_context, asked_raw, asking, request_of
-from perdure.protocol.callers import MACHINE, Doors, caller_of
+from perdure.protocol.callers import MACHINE, Caller, Doors, caller_of
 from perdure.protocol.conversation import Conversation
 from perdure.protocol.gateway import Gateway
 from perdure.protocol.handles import HandleTools, or_handle
@@ -609,9 +609,12 @@ class DurableMCP(MCPServer[App]):
         """Wait until a call is settled, for a request about it."""
         return await self._lifetime.current.gateway.attend(call_id, conversation)
 
+    def caller_for(self, ctx: RequestContext) -> Caller:
+        return caller_of(ctx, self._doors_of(ctx))
+
     def calls_for(self, ctx: RequestContext) -> Calls:
         """The calls of whoever sent a request."""
-        caller = caller_of(ctx, self._doors_of(ctx))
+        caller = self.caller_for(ctx)
         return Calls(lambda: self.engine, caller=caller.id, principal=caller.principal, code=self._registry)
 
     @contextmanager

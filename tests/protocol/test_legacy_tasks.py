@@ -32,7 +32,7 @@ from mcp_types import (
 )
 
 from perdure import DurableContext, DurableMCP
-from perdure.engine import ListEntries
+from perdure.engine import MACHINE, ListEntries
 from perdure.protocol.legacy_tasks import CANCELLED
 from tests.protocol.asking import BOUND, asked, calls_of, status_of, text, until
 from tests.protocol.test_tasks import go, make
@@ -202,7 +202,7 @@ async def test_what_is_remembered_of_cancelled_tasks_does_not_pile_up() -> None:
             task = await create(client, "wait")
             await cancel(client, task)
             await status_of(mcp, task, "cancelled")
-        kept = (await mcp.engine.store(CANCELLED, ListEntries("", limit=1000))).entries
+        kept = (await mcp.engine.store(CANCELLED, ListEntries(MACHINE, limit=1000))).entries
         assert len(kept) < 50
 
 

@@ -180,6 +180,21 @@ async def test_an_old_client_finds_and_lists_its_own_tasks_alone() -> None:
         assert [each.task_id for each in (await legacy.listed(ann)).tasks] == [task]
 
 
+async def test_who_cancels_a_shared_task_lets_go_of_it_and_the_others_keep_theirs() -> None:
+    mcp = make()
+    async with (
+        mounted(mcp) as url,
+        client_as(url, "legacy", "ann") as ann,
+        client_as(url, "legacy", "bob") as bob,
+    ):
+        task = await legacy.create(ann, "ours")
+        assert await legacy.create(bob, "ours") == task
+        assert (await legacy.cancel(ann, task)).status == "cancelled"
+        assert (await legacy.get(bob, task)).status == "working"
+        await mcp.calls.signal(task, go, "on")
+        assert text(await legacy.result(bob, task)) == "on"
+
+
 async def test_a_session_is_a_caller_where_nothing_better_is_known() -> None:
     mcp = make()
     async with mounted(mcp) as url, client_as(url, "legacy") as one, client_as(url, "legacy") as other:

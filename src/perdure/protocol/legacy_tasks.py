@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, cast
 
@@ -33,6 +33,7 @@ from perdure.calls import Calls
 from perdure.engine import CallView, DeleteEntry, Engine, GetEntry, ListEntries, Question, QuestionKind, SetEntry
 from perdure.errors import CallEnded, CallNotFound, Refused
 from perdure.protocol.answer import failure_of
+from perdure.protocol.callers import Caller
 from perdure.protocol.conversation import Conversation
 from perdure.protocol.sdk import RequestContext, watchers_of
 from perdure.protocol.sessions import SessionConversation
@@ -121,12 +122,23 @@ class Home(Protocol):
     @property
     def engine(self) -> Engine: ...
     def calls_for(self, ctx: RequestContext) -> Calls: ...
+    def caller_for(self, ctx: RequestContext) -> Caller: ...
     async def attend(self, call_id: str, conversation: Conversation) -> CallView:
         """Wait until a call is settled, and ask its questions meanwhile."""
         ...
 
 
 Handler = Callable[[RequestContext, Any], Awaitable[HandlerResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who sent a request about tasks."""
+
+    name: str
+    """Empty for a nobody. What it cancelled shows so to itself: of a shared call the others still hold theirs."""
+    calls: Calls
+    asks: frozenset[QuestionKind]
 
 
 class LegacyTasks:
@@ -166,95 +178,100 @@ class LegacyTasks:
             )
 
     async def _get(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
-        view = await found_task(self._home.calls_for(ctx), params.task_id)
-        return await self._shown(view, SessionConversation(ctx).asks)
+        asker = self._asker(ctx)
+        return await self._shown(await found_task(asker.calls, params.task_id), asker)
 
     async def _list(self, ctx: RequestContext, params: PaginatedRequestParams) -> HandlerResult:
+        asker = self._asker(ctx)
         try:
-            page = await self._home.calls_for(ctx).find(after=params.cursor, limit=PAGE)
+            page = await asker.calls.find(after=params.cursor, limit=PAGE)
         except Refused as error:
             raise MCPError(INVALID_PARAMS, str(error)) from error
-        asks = SessionConversation(ctx).asks
-        tasks = [await self._shown(view, asks) for view in page.calls if view.kind == "tool"]
+        tasks = [await self._shown(view, asker) for view in page.calls if view.kind == "tool"]
         return {"tasks": tasks} if page.next is None else {"tasks": tasks, "nextCursor": page.next}
 
     async def _cancel(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
-        calls = self._home.calls_for(ctx)
-        view = await found_task(calls, params.task_id)
-        asks = SessionConversation(ctx).asks
+        asker = self._asker(ctx)
+        view = await found_task(asker.calls, params.task_id)
         try:
-            if await self._is_cancelled(view):
+            if await self._is_cancelled(view, asker):
                 raise CallEnded(view)
-            await calls.cancel(view.id, reason="by its client")
+            await asker.calls.cancel(view.id, reason="by its client")
         except CallEnded as error:
-            status = await self._status(error.view, asks)
+            status = await self._status(error.view, asker)
             raise MCPError(INVALID_PARAMS, f"The task has ended already: it is {status}") from error
-        await self._home.engine.store(CANCELLED, SetEntry("", view.id, b"true"))
-        await self._tidy()
-        task = await self._shown(await calls.get(view.id), asks)
+        await self._home.engine.store(CANCELLED, SetEntry(asker.name, view.id, b"true"))
+        await self._tidy(asker)
+        with suppress(CallNotFound):  # of a shared call the client has let go
+            view = await asker.calls.get(view.id)
+        task = await self._shown(view, asker)
         await _notify(ctx.session, task)
         return task
 
     async def _result(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
         """What the request would have got. The task's questions are asked while this waits."""
-        view = await found_task(self._home.calls_for(ctx), params.task_id)
-        if not view.is_over and not await self._is_cancelled(view):
+        asker = self._asker(ctx)
+        view = await found_task(asker.calls, params.task_id)
+        if not view.is_over and not await self._is_cancelled(view, asker):
             view = await self._home.attend(view.id, _AboutTask(ctx))
         if view.status == "stuck":
             raise MCPError(INTERNAL_ERROR, str(failure_of(view)))
-        return _related(await self._answer(view), view.id)
+        return _related(await self._answer(view, asker), view.id)
 
-    async def _answer(self, view: CallView) -> dict[str, Any]:
-        if await self._is_cancelled(view):
+    async def _answer(self, view: CallView, asker: Asker) -> dict[str, Any]:
+        if await self._is_cancelled(view, asker):
             return {"content": [{"type": "text", "text": "The call was cancelled: by its client."}], "isError": True}
         return tool_answer(view)
 
     # --- the status ---
 
-    async def _shown(self, view: CallView, asks: Collection[QuestionKind]) -> dict[str, Any]:
-        return task_of(view, await self._status(view, asks), now_of(self._home.engine))
+    def _asker(self, ctx: RequestContext) -> Asker:
+        name = self._home.caller_for(ctx).id or ""
+        return Asker(name, self._home.calls_for(ctx), SessionConversation(ctx).asks)
 
-    async def _status(self, view: CallView, asks: Collection[QuestionKind]) -> TaskStatus:
-        return "cancelled" if await self._is_cancelled(view) else status_of(view, asks)
+    async def _shown(self, view: CallView, asker: Asker) -> dict[str, Any]:
+        return task_of(view, await self._status(view, asker), now_of(self._home.engine))
 
-    async def _is_cancelled(self, view: CallView) -> bool:
+    async def _status(self, view: CallView, asker: Asker) -> TaskStatus:
+        return "cancelled" if await self._is_cancelled(view, asker) else status_of(view, asker.asks)
+
+    async def _is_cancelled(self, view: CallView, asker: Asker) -> bool:
         """By request, for which a client is told so at once; the call may still be cleaning up."""
         if view.status == "cancelled":
             return True
-        return bool((await self._home.engine.store(CANCELLED, GetEntry("", view.id))).entries)
+        return bool((await self._home.engine.store(CANCELLED, GetEntry(asker.name, view.id))).entries)
 
-    async def _tidy(self) -> None:
+    async def _tidy(self, asker: Asker) -> None:
         """Forget a few that need not be remembered: those that ended as cancelled, and those that are gone."""
         engine = self._home.engine
         # From anywhere on, or those that must stay would hide the others behind them.
-        some = ListEntries("", after=secrets.token_hex(16), limit=FEW)
+        some = ListEntries(asker.name, after=secrets.token_hex(16), limit=FEW)
         for call_id, _ in (await engine.store(CANCELLED, some)).entries:
             try:
                 is_needed = (await engine.get(call_id)).status != "cancelled"
             except CallNotFound:
                 is_needed = False
             if not is_needed:
-                await engine.store(CANCELLED, DeleteEntry("", call_id))
+                await engine.store(CANCELLED, DeleteEntry(asker.name, call_id))
 
     # --- notifications ---
 
     def _tell_of(self, ctx: RequestContext, task_id: str) -> None:
         """Until it ends or its client leaves."""
         watchers = watchers_of(ctx)
-        calls, asks = self._home.calls_for(ctx), SessionConversation(ctx).asks
-        telling = self._tell(ctx.session, calls, task_id, asks)
+        telling = self._tell(ctx.session, task_id, self._asker(ctx))
         # In a context of its own: a request's would keep its token alive.
         task = asyncio.get_running_loop().create_task(telling, context=Context())
         watchers.add(task)
         task.add_done_callback(watchers.discard)
 
-    async def _tell(self, session: ServerSession, calls: Calls, task_id: str, asks: Collection[QuestionKind]) -> None:
+    async def _tell(self, session: ServerSession, task_id: str, asker: Asker) -> None:
         told = ("working", None)
         with suppress(CallNotFound):
-            async for view in calls.watch(task_id):
+            async for view in asker.calls.watch(task_id):
                 if view.is_over:  # until when it is kept is known to its row alone
-                    view = await calls.get(task_id)
-                task = await self._shown(view, asks)
+                    view = await asker.calls.get(task_id)
+                task = await self._shown(view, asker)
                 news = (task["status"], task.get("statusMessage"))
                 if task["status"] == "cancelled" and view.status != "cancelled":
                     return  # that was told when it was asked for
