@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mcp.server.elicitation import AcceptedElicitation
 from pydantic import BaseModel
@@ -51,8 +51,8 @@ async def main(file: Path, waiting: int) -> None:
     async with mcp.serving():
         say("open")
         if waiting:
-            task_ids = await _fill(mcp, waiting)
-            ids_beside(file).write_text("\n".join(task_ids))
+            with ids_beside(file).open("w") as ids:
+                await _fill(mcp, waiting, ids)
             await asyncio.sleep(LEFT_AFTER)
             say("filled")
         await mcp.run_streamable_http_async(port=0)
@@ -62,20 +62,18 @@ def ids_beside(file: Path) -> Path:
     return file.with_suffix(".ids")
 
 
-async def _fill(mcp: DurableMCP[Any], calls: int) -> list[str]:
-    task_ids: list[str] = []
+async def _fill(mcp: DurableMCP[Any], calls: int, ids: TextIO) -> None:
     numbers = iter(range(calls))
 
     async def client() -> None:
         for number in numbers:
             call = await mcp.calls.start("ask", {"number": number})
-            task_ids.append(call.id)
+            print(call.id, file=ids)
             async for view in mcp.calls.watch(call.id):
                 if view.questions:
                     break
 
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
-    return task_ids
 
 
 if __name__ == "__main__":
