@@ -172,8 +172,11 @@ class Sampling:
     def read(self, answer: bytes) -> Sampled:
         """Raises `InputUnavailable` if the client would not: that is how it declines, and asking again is no use."""
         said: Any = from_json(answer)
-        if isinstance(said, dict) and "error" in said:
-            raise InputUnavailable(f"The client did not ask its model: {said['error']['message']}")
+        match said:
+            case {"error": {"message": str(message)}}:
+                raise InputUnavailable(f"The client did not ask its model: {message}")
+            case _:
+                pass
         try:
             return sampled(CreateMessageResult.model_validate_json(answer))
         except ValidationError as error:

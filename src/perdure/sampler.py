@@ -43,7 +43,7 @@ class OpenAISampler:
     """Any endpoint that speaks OpenAI's chat completions.
 
     `base_url` is what comes before `/chat/completions`. The key is read from `OPENAI_API_KEY` when none is given, at
-    each request. `model` is used whatever the preferences say, unless one of their hints names it more exactly.
+    each request. `model` is used whatever the preferences say.
     """
 
     def __init__(

@@ -105,3 +105,31 @@ def test_a_job_that_wants_arguments_cannot_run_by_itself() -> None:
 
     with pytest.raises(TypeError, match="without anybody who gives it arguments"):
         DurableMCP("refuses").job(every=timedelta(hours=1))(of)
+
+
+async def test_a_deploy_with_another_default_goes_on_at_the_tick_after_the_planned_one(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def server(place: str) -> DurableMCP[Any]:
+        mcp = DurableMCP("deployed", engine=tmp_path / "deployed.db")
+
+        async def look(where: str = place) -> None:
+            ran.append(where)
+
+        look.__defaults__ = (place,)
+        mcp.job("look", every=timedelta(seconds=1))(look)
+        return mcp
+
+    async def planned_look(mcp: DurableMCP[Any]) -> bool:
+        return bool((await mcp.calls.find(tool="look")).calls)
+
+    old = server("Berlin")
+    async with old.serving():
+        await until(lambda: planned_look(old))
+    new = server("Paris")
+
+    async def has_run() -> bool:
+        return "Paris" in ran
+
+    async with new.serving():
+        await until(has_run)

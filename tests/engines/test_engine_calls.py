@@ -776,3 +776,53 @@ async def test_the_first_step_of_a_child_is_not_looked_for_before_it_was_tried(s
     async with serve(job, tool) as engine:
         assert (await run(engine, tool)).result == "paid"
     assert looked == []
+
+
+async def test_a_failed_call_that_is_retried_twice_gets_one_new_call(serve: Serve) -> None:
+    async def fails_once(effects: Effects, _: Any) -> str:
+        runs.append(1)
+        if len(runs) == 1:
+            raise ValueError("no")
+        await effects.receive("go", ANY.decode)
+        return "done"
+
+    runs: list[int] = []
+    function = body(fails_once, check=False)
+    async with serve(function) as engine:
+        failed = await run(engine, function, signals=(SignalSpec("go", False, {}),))
+        first, second = await asyncio.gather(engine.retry(failed.id), engine.retry(failed.id))
+        assert first.call_id == second.call_id != failed.id
+        await engine.deliver(first.call_id, Signal("go", b"1"))
+        assert (await end_of(engine, first.call_id)).status == "completed"
+        assert (await engine.retry(failed.id)).call_id == first.call_id
+
+
+async def test_a_retried_call_that_was_delayed_has_no_more_time_than_the_first(serve: Serve) -> None:
+    async def slow(effects: Effects, _: Any) -> None:
+        await asyncio.sleep(1000)
+
+    function = body(slow)
+    async with serve(function) as engine:
+        delayed = request_for(function, after=timedelta(seconds=0.05), deadline=timedelta(seconds=0.1))
+        first = await end_of(engine, (await engine.start(delayed)).call_id)
+        assert first.status == "cancelled"
+        again = (await engine.retry(first.id)).call_id
+        second = await end_of(engine, again)
+        assert second.ended is not None
+        assert (second.ended - second.created).total_seconds() < 0.14
+
+
+async def test_another_idempotency_key_is_another_order_also_while_the_first_is_an_orphan(serve: Serve) -> None:
+    async def order(effects: Effects, _: Any) -> str:
+        await effects.receive("go", ANY.decode)
+        return effects.call_id
+
+    function = body(order)
+    async with serve(function) as engine:
+        first = await engine.start(request_for(function, waiting="r1", idempotency_key="order-1"))
+        engine.let_go("r1", handed=False)
+        second = await engine.start(request_for(function, waiting="r2", idempotency_key="order-2"))
+        assert (second.how, second.call_id != first.call_id) == ("new", True)
+        engine.let_go("r2", handed=False)
+        again = await engine.start(request_for(function, waiting="r3"))
+        assert (again.how, again.call_id) == ("adopted", first.call_id)

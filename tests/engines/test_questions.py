@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from perdure.effects import Effects
-from perdure.engine import Answer, CallView, Cancel, Function, Query, Question, QuestionAsk
+from perdure.engine import Answer, CallView, Cancel, Function, GetEntry, Query, Question, QuestionAsk
 from perdure.engines.embedded.engine import Embedded
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, InputUnavailable, Refused
 from tests.engines.functions import ANY, body, child_ask, request_for
@@ -259,6 +259,36 @@ async def test_what_a_child_asked_is_withdrawn_with_it(serve: Serve) -> None:
         call = (await engine.start(request_for(tool))).call_id
         await seen(engine, call, has_questions)
         await seen(engine, call, lambda view: not view.questions)
+
+
+async def test_what_was_being_asked_when_the_body_ended_is_not_shown_for_ever(serve: Serve) -> None:
+    async def hasty(effects: Effects, _: Any) -> str:
+        reading = asyncio.ensure_future(effects.store("things", GetEntry("", "k")))
+        asking = asyncio.ensure_future(ask(effects))
+        await reading
+        asking.cancel()
+        return "over"
+
+    async def waits(effects: Effects, _: Any) -> str:
+        said = await effects.child(child_ask(job, None), ANY.decode)
+        await effects.receive("go", ANY.decode)
+        return said
+
+    job, tool = body(hasty, kind="job"), body(waits)
+    async with serve(job, tool) as engine:
+        call = (await engine.start(request_for(tool))).call_id
+        (child,) = await ended_jobs(engine)
+        assert child.questions == ()
+        await seen(engine, call, lambda view: not view.questions)
+        with pytest.raises((AlreadyAnswered, Refused)):
+            await engine.deliver(call, Answer("approve", YES))
+
+
+async def ended_jobs(engine: Embedded) -> list[CallView]:
+    async with asyncio.timeout(10):
+        while not (found := (await engine.find(Query(tool="hasty", status="completed"))).calls):
+            await asyncio.sleep(0.01)
+    return found
 
 
 # --- coming back ----------------------------------------------------------------------------------

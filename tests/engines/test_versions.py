@@ -12,6 +12,7 @@ import pytest
 from perdure.effects import Effects, running_frame
 from perdure.engine import CallView, Signal
 from perdure.engines.embedded.engine import Embedded
+from perdure.errors import Continued
 from tests.engines.functions import ANY, body, request_for, step
 
 REPORTS = 50
@@ -104,3 +105,29 @@ async def test_who_saw_a_call_in_one_process_is_shown_its_end_in_the_next(tmp_pa
         await go(engine, call.call_id)
         end = await until(engine, call.call_id, "completed")
         assert end.version > between.version
+
+
+async def continuing(effects: Effects, n: int) -> int:
+    await step(effects, report, REPORTS)
+    await effects.receive("go", ANY.decode)
+    if n == 0:
+        raise Continued(b"1")
+    return n
+
+
+async def test_with_a_new_journal_a_call_is_newer_than_all_that_was_seen_of_it(engine: Embedded) -> None:
+    function = body(continuing)
+    async with engine.serve([function]):
+        call = (await engine.start(request_for(function, 0))).call_id
+        before = await until(engine, call, "waiting")
+        assert before.version >= REPORTS
+        await engine.deliver(call, Signal("go", b"1"))
+        async with asyncio.timeout(10):
+            while json.loads(await engine.arguments(call)) == 0:
+                await asyncio.sleep(0.01)
+        after = await next_after(engine, before)
+        assert after is not None
+        await engine.deliver(call, Signal("go", b"1"))
+        async with asyncio.timeout(10):
+            seen = [view async for view in engine.watch(call, before.version)]
+        assert seen[-1].result == 1

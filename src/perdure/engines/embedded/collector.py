@@ -27,7 +27,7 @@ class Spared:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._entered = 0
-        self._has_frozen = False
+        self._frozen = 0
         self._threshold: tuple[int, int, int] | None = None
 
     def __enter__(self) -> None:
@@ -43,20 +43,22 @@ class Spared:
                 self._end()
 
     def _begin(self) -> None:
-        self._has_frozen = gc.get_freeze_count() < FEW
-        if self._has_frozen:
+        self._frozen = 0
+        if gc.get_freeze_count() < FEW:
             gc.freeze()
+            self._frozen = gc.get_freeze_count()
         threshold = gc.get_threshold()
         if threshold[0] in PYTHONS:
             self._threshold = threshold
             gc.set_threshold(SELDOM, *threshold[1:])
 
     def _end(self) -> None:
-        if self._has_frozen:
+        """Undo it, but for what the program has set or frozen since."""
+        if self._frozen and gc.get_freeze_count() <= self._frozen:
             gc.unfreeze()
-        if self._threshold is not None:
+        if self._threshold is not None and gc.get_threshold()[0] == SELDOM:
             gc.set_threshold(*self._threshold)
-            self._threshold = None
+        self._threshold = None
 
 
 spared = Spared()

@@ -438,6 +438,8 @@ class _Serving:
                     changed = False
             except StorageError as error:
                 log.warning("cannot see what other processes did: %s Looking again in a second.", error)
+            except Exception:
+                log.exception("cannot see what other processes did; looking again in a second")
 
 
 async def _to_its_end(leaving: Coroutine[Any, Any, None]) -> None:

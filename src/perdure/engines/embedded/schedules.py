@@ -16,7 +16,7 @@ from perdure.core.call import PYTHON, new_call_id, new_seed
 from perdure.engine import Schedule
 from perdure.engines.embedded.clock import Alarm, Clock
 from perdure.engines.embedded.journal import Journal, StartCall, commit
-from perdure.errors import StorageError
+from perdure.errors import Refused, StorageError
 
 log = logging.getLogger("perdure")
 
@@ -76,8 +76,15 @@ class Schedules:
         )
         try:
             await commit(self._journal, start)
-        except StorageError as error:
-            log.warning("the next call of %s cannot be planned now: %s", function, error)
+        except Refused:  # planned by code with other default arguments: that one counts
+            self._set(function, when, schedule, tick)
+        except Exception as error:
+            log.log(
+                logging.WARNING if isinstance(error, StorageError) else logging.ERROR,
+                "the next call of %s cannot be planned now: %s",
+                function,
+                error,
+            )
             self._set(function, self._clock.now() + TRY_AGAIN, schedule, tick - 1)
         else:
             self._look()

@@ -23,6 +23,10 @@ RELEASE = """
     WHERE n = ?"""
 
 
+# Asked a second time, because the answer was lost or a button was pressed twice.
+RETRIED = "SELECT id FROM calls WHERE retry_of = ? AND status NOT IN ('failed', 'cancelled') ORDER BY n DESC LIMIT 1"
+
+
 def deliver(ledger: Ledger, write: Deliver) -> Delivered:
     n, ended, status, shared, signals, unbegun = _find(
         ledger, write.call_id, "n, ended, status, shared, signals, begun = 0 AND delay > 0"
@@ -73,6 +77,9 @@ def retry_call(ledger: Ledger, write: RetryCall) -> Accepted:
         return Accepted(write.call_id, "attached")
     if status not in ("failed", "cancelled"):
         raise Refused(f"Call {write.call_id} is {status}: only what is stuck, failed or cancelled can be retried.")
+    again = ledger.row(RETRIED, (write.call_id,))
+    if again is not None:
+        return Accepted(again[0], "attached")
     ledger.execute(f"UPDATE calls SET holds = NULL, expires = coalesce(expires, ? + {KEPT}) WHERE n = ?", (write.at, n))
     request = _as_requested(ledger, n)
     found = find(ledger, request, write.at)
@@ -102,7 +109,7 @@ def _as_requested(ledger: Ledger, n: int) -> Request:
     """The request of an earlier call again, without who waited for it and without its idempotency key."""
     row = ledger.row(
         f"SELECT function, tool, kind, {ARGUMENTS}, digest, caller, principal, key, shared, reuse, retain, "
-        "on_disconnect, signals, deadline - created, identical FROM calls WHERE n = ?",
+        "on_disconnect, signals, deadline - created - delay, identical FROM calls WHERE n = ?",
         (n,),
     )
     assert row is not None

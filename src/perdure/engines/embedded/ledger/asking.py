@@ -54,7 +54,7 @@ def answer_question(ledger: Ledger, n: int, answer: Answer, at: float) -> Delive
     row, call, key, shown, state = asked
     if state != "open":
         raise AlreadyAnswered(find_view(ledger, n), answer.name)
-    ledger.execute("UPDATE questions SET state = 'answered' WHERE row = ?", (row,))
+    ledger.execute("UPDATE questions SET state = 'answered', body = NULL WHERE row = ?", (row,))
     delivered = put(ledger, call, Answered(key, answer.name, answer.value, at))
     return Delivered(call, delivered.owner, parents=_told(ledger, call, shown))
 
@@ -73,7 +73,7 @@ def withdraw(ledger: Ledger, n: int, keys: tuple[str, ...]) -> tuple[Delivered, 
             "SELECT row, shown FROM questions WHERE call = ? AND key = ? AND state = 'open'", (n, key)
         ).fetchall()
         for row, shown in rows:
-            ledger.execute("UPDATE questions SET state = 'withdrawn' WHERE row = ?", (row,))
+            ledger.execute("UPDATE questions SET state = 'withdrawn', body = NULL WHERE row = ?", (row,))
             told += _told(ledger, n, shown)
     return told
 
@@ -119,16 +119,17 @@ def _show(ledger: Ledger, shown: int, write: AppendQuestion) -> str:
     question = write.ask.question
     body = question_to(question)
     ledger.check_size(body.encode(), f"The question {question.name!r}")
-    count = ledger.row("SELECT count(*) FROM questions WHERE shown = ? AND wish = ?", (shown, question.name))
-    assert count is not None
-    number = count[0] + 1
+    last = ledger.row("SELECT max(number) FROM questions WHERE shown = ? AND wish = ?", (shown, question.name))
+    assert last is not None
+    number = (last[0] or 0) + 1
     name = question.name if number == 1 else f"{question.name}-{number}"
     while ledger.row("SELECT 1 FROM questions WHERE shown = ? AND name = ?", (shown, name)) is not None:
         number += 1
         name = f"{question.name}-{number}"
     ledger.execute(
-        "INSERT INTO questions (call, key, shown, wish, name, state, body) VALUES (?, ?, ?, ?, ?, 'open', ?)",
-        (write.n, write.key, shown, question.name, name, body),
+        "INSERT INTO questions (call, key, shown, wish, name, number, state, body) "
+        "VALUES (?, ?, ?, ?, ?, ?, 'open', ?)",
+        (write.n, write.key, shown, question.name, name, number, body),
     )
     return name
 

@@ -9,12 +9,12 @@ from perdure.engines.embedded.ledger.ending import give_up_all
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.loading import inbox_after
-from perdure.engines.embedded.ledger.rows import HELD, held_of
+from perdure.engines.embedded.ledger.rows import HELD, NEW_LIFE, held_of
 from perdure.engines.embedded.ledger.starting import LARGE
 
-GO_ON = """
-    UPDATE calls SET arguments = ?, seq = 0, run = run + 1, seed = ?, python = ?, delay = ? - created, crashes = 0,
-        begun = begun + 1, status = 'running', updated = ?, version = version + 1
+BEGIN_ANEW = f"""
+    UPDATE calls SET arguments = ?, seq = 0, run = run + 1, seed = ?, python = ?, started = ?, crashes = 0,
+        begun = begun + 1, status = 'running', updated = ?, {NEW_LIFE}
     WHERE n = ? AND epoch = ? AND ended IS NULL"""
 
 OF_THE_OLD_JOURNAL = (
@@ -31,7 +31,7 @@ def continue_call(ledger: Ledger, write: Continue) -> Continued:
     ledger.check_size(arguments, "The value of the arguments to continue with")
     is_large = len(arguments) >= LARGE
     row = (None if is_large else arguments, str(write.seed), write.python, at, at, n, write.epoch)
-    if not ledger.execute(GO_ON, row).rowcount:
+    if not ledger.execute(BEGIN_ANEW, row).rowcount:
         raise Fenced
     # The outcomes of its children and the answers to its questions were for the old journal.
     came = [each.event for each in inbox_after(ledger, n, 0) if each.row not in write.consumed]

@@ -24,7 +24,9 @@ END = f"""
 
 COMPLETE, FAIL = END.format("outcome"), END.format("failure")
 
-LINKED = "SELECT EXISTS (SELECT 1 FROM links WHERE child = ?), EXISTS (SELECT 1 FROM links WHERE parent = ?)"
+TIES = """
+    SELECT EXISTS (SELECT 1 FROM links WHERE child = ?), EXISTS (SELECT 1 FROM links WHERE parent = ?),
+        EXISTS (SELECT 1 FROM questions WHERE call = ? AND state = 'open')"""
 
 # What a call started itself; one with a key may be another's.
 CHILD = """
@@ -50,15 +52,18 @@ def end_call(
         ledger.execute("UPDATE calls SET expires = NULL WHERE n = ? AND holds IS NOT NULL", (n,))
     elif not isinstance(end, Completed):
         ledger.execute("UPDATE calls SET holds = NULL WHERE n = ?", (n,))
-    return _tell_linked(ledger, n, end.at)
+    return _cut_ties(ledger, n, end.at)
 
 
-def _tell_linked(ledger: Ledger, n: int, at: float) -> tuple[Delivered, ...]:
-    linked = ledger.row(LINKED, (n, n))
-    assert linked is not None
-    is_awaited, awaits = linked
+def _cut_ties(ledger: Ledger, n: int, at: float) -> tuple[Delivered, ...]:
+    """Tell who waits for it, and give up what it waits for: also what was on its way when its body ended."""
+    ties = ledger.row(TIES, (n, n, n))
+    assert ties is not None
+    is_awaited, awaits, asks = ties
     told = _tell_parents(ledger, n) if is_awaited else ()
-    return (*told, *give_up_all(ledger, n, at)) if awaits else told
+    if awaits:
+        told = (*told, *give_up_all(ledger, n, at))
+    return (*told, *withdraw_all(ledger, n)) if asks else told
 
 
 def give_up(ledger: Ledger, n: int, children: Iterable[str], at: float) -> list[Delivered]:
@@ -117,7 +122,7 @@ def end_unrun(ledger: Ledger, n: int, reason: str, at: float) -> Delivered:
     row = ledger.row("SELECT epoch FROM calls WHERE n = ?", (n,))
     assert row is not None
     ended = end_call(ledger, n, row[0], Cancelled(reason, at))
-    return Delivered(n, None, ended=True, parents=(*ended, *withdraw_all(ledger, n)))
+    return Delivered(n, None, ended=True, parents=ended)
 
 
 def end_if_cancelled(ledger: Ledger, n: int, at: float) -> Delivered | None:

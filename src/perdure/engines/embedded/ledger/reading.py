@@ -24,6 +24,7 @@ from perdure.engines.embedded.ledger.loading import attempts_of, events_of, inbo
 from perdure.engines.embedded.ledger.rows import (
     ARGUMENTS,
     AT_ONCE,
+    STARTS,
     UNSERVED_AFTER,
     VIEW,
     as_json,
@@ -36,7 +37,7 @@ from perdure.errors import CallNotFound, Refused
 VIEW_BY_ID = f"SELECT {VIEW} FROM calls WHERE id = ?"
 
 RECORD = f"""
-    SELECT {VIEW}, created + delay, seed, python, reason, caller, principal, deadline, {ARGUMENTS} FROM calls
+    SELECT {VIEW}, {STARTS}, seed, python, reason, caller, principal, deadline, {ARGUMENTS} FROM calls
     WHERE id = ?"""
 
 HOLDERS = f"SELECT {VIEW}, reuse FROM calls WHERE holds >= ? AND holds <= ? ORDER BY n DESC"

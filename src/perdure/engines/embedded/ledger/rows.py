@@ -23,6 +23,12 @@ VERSIONS_OF_A_LIFE = 1_000_000
 """More than the owner of a call can have shown of it without recording that: the row's version grows by it with each
 claim, and wherever the call leaves memory."""
 
+NEW_LIFE = f"version = version + {VERSIONS_OF_A_LIFE}"
+"""For a statement after which somebody else shows the call, or the same one with another journal."""
+
+STARTS = "coalesce(started, created + delay)"
+"""When the body began, or is to begin: of the journal that it has now."""
+
 UNSERVED_AFTER = 30.0
 """Seconds after which a due call whose function nobody runs shows as stuck: longer than a restart takes."""
 
@@ -43,7 +49,7 @@ VIEW = f"""
 """
 """The columns of a view, for SELECT from calls."""
 
-HELD = f"{VIEW}, epoch, principal, seed, python, created + delay, deadline, crashes, begun, run, {ARGUMENTS}"
+HELD = f"{VIEW}, epoch, principal, seed, python, {STARTS}, deadline, crashes, begun, run, {ARGUMENTS}"
 
 
 def view_of(row: Row, now: float) -> CallView:

@@ -25,8 +25,11 @@ BY_IDEMPOTENCY_KEY = """
 ORPHAN = """
     SELECT n, id FROM calls
     WHERE caller = ? AND function = ? AND digest = ? AND waiting = 0 AND handed = 0 AND (ended IS NULL OR ended >= ?)
-        AND NOT unwanted
+        AND NOT unwanted {}
     ORDER BY n LIMIT 1"""
+
+# Whoever gives another idempotency key says that it is another thing.
+OF_NO_OTHER_KEY = "AND NOT EXISTS (SELECT 1 FROM idempotency AS i WHERE i.call = n AND i.caller = ? AND i.key <> ?)"
 
 IDENTICAL = """
     SELECT n, id FROM calls
@@ -108,7 +111,11 @@ def _own_orphan(ledger: Ledger, request: Request, at: float) -> tuple[int, Accep
     if request.waiting is None or request.caller is None:
         return None
     since = at - request.adopt_within.total_seconds()
-    found = ledger.row(ORPHAN, (request.caller, request.function, request.digest, since))
+    orphan: tuple[Value, ...] = (request.caller, request.function, request.digest, since)
+    if request.idempotency_key is None:
+        found = ledger.row(ORPHAN.format(""), orphan)
+    else:
+        found = ledger.row(ORPHAN.format(OF_NO_OTHER_KEY), (*orphan, request.caller, request.idempotency_key))
     return None if found is None else (found[0], Accepted(found[1], "adopted"))
 
 

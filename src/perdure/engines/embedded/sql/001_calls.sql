@@ -31,6 +31,7 @@ CREATE TABLE calls (
     created REAL NOT NULL,
     updated REAL,                     -- when it changed last before its end
     delay REAL NOT NULL DEFAULT 0,    -- seconds from its creation to its start
+    started REAL,                     -- with the journal that it has now, where that is not its first
     ended REAL,
     expires REAL,
     parent TEXT,
@@ -54,6 +55,7 @@ CREATE UNIQUE INDEX calls_holds ON calls (holds) WHERE holds IS NOT NULL;
 CREATE INDEX calls_work ON calls (owner, function, wake_at) WHERE ended IS NULL;
 CREATE INDEX calls_orphaned ON calls (caller, function, digest) WHERE waiting = 0 AND handed = 0;
 CREATE INDEX calls_identical ON calls (caller, function, digest) WHERE identical;
+CREATE INDEX calls_retried ON calls (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX calls_expiry ON calls (expires) WHERE expires IS NOT NULL;
 CREATE INDEX calls_diverged ON calls (function) WHERE diverged;
 
@@ -139,11 +141,13 @@ CREATE TABLE questions (
     shown INTEGER NOT NULL,           -- the call on which it is seen: itself, or its nearest ancestor with a client
     wish TEXT NOT NULL,               -- the name as the body has it
     name TEXT NOT NULL,
+    number INTEGER NOT NULL,          -- how often the wish was made
     state TEXT NOT NULL,              -- open, answered, withdrawn
-    body TEXT NOT NULL,
+    body TEXT,                        -- NULL once it is not open
     UNIQUE (shown, name)
 );
 CREATE INDEX questions_call ON questions (call);
+CREATE INDEX questions_wish ON questions (shown, wish, number);
 CREATE INDEX questions_open ON questions (shown) WHERE state = 'open';
 
 -- Bodies that wait for the end of a call; gone when they have been told.
