@@ -28,17 +28,17 @@ async def measure(effort: Effort) -> AsyncIterator[Measured]:
     async with (
         running("bench.task_server", file) as ours,
         running("bench.rival_server", python=rival_python()) as rival,
-        connected(await url_of(ours), CONCURRENT) as to_us,
-        connected(await url_of(rival), CONCURRENT) as to_rival,
     ):
-        took = await medians(
-            {"ours": lambda: complete(to_us[0]), "rival": lambda: complete(to_rival[0])},
-            rounds=effort.of(100, 15),
-            each=5,
-        )
+        our_url, rival_url = await url_of(ours), await url_of(rival)
+        async with connected(our_url, 1) as (to_us,), connected(rival_url, 1) as (to_rival,):
+            took = await medians(
+                {"ours": lambda: complete(to_us), "rival": lambda: complete(to_rival)},
+                rounds=effort.of(100, 15),
+                each=5,
+            )
         figure = f"{ms(took['ours'])}; {rival_version()} in memory {ms(took['rival'])}"
         yield Measured("tasks-one", figure, took["ours"] < took["rival"])
-        loads = Load(ours, to_us), Load(rival, to_rival)
+        loads = Load(ours, our_url), Load(rival, rival_url)
         for _ in range(effort.of(6, 2)):
             for load in loads:
                 await load.run(effort.of(500, 60))
@@ -63,22 +63,23 @@ async def complete(wire: Wire) -> int:
 
 
 class Load:
-    """Tasks of as many clients at once as there are connections, in small rounds."""
+    """Tasks of many clients at once, in small rounds. Each has connections of its own: servers close idle ones."""
 
-    def __init__(self, server: Child, wires: list[Wire]) -> None:
+    def __init__(self, server: Child, url: str) -> None:
         self._server = server
-        self._wires = wires
+        self._url = url
         self._tasks = 0
         self._looks = 0
         self._seconds = 0.0
         self._computed = 0.0
 
     async def run(self, tasks: int) -> None:
-        began, before = perf_counter(), self._server.computed()
-        wishes = iter(range(tasks))
-        await asyncio.gather(*(self._client(wire, wishes) for wire in self._wires))
-        self._seconds += perf_counter() - began
-        self._computed += self._server.computed() - before
+        async with connected(self._url, CONCURRENT) as wires:
+            began, before = perf_counter(), self._server.computed()
+            wishes = iter(range(tasks))
+            await asyncio.gather(*(self._client(wire, wishes) for wire in wires))
+            self._seconds += perf_counter() - began
+            self._computed += self._server.computed() - before
         self._tasks += tasks
 
     async def _client(self, wire: Wire, wishes: Iterator[int]) -> None:
