@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perdure.engine import Request
 from perdure.protocol.callers import Caller
+from perdure.protocol.conversation import Nobody
 from perdure.protocol.waiting import Waiting
 from perdure.protocol.wire import CancelNote, RequestRef
 from perdure.tool import Durable
@@ -37,6 +38,11 @@ class Seat:
     """Why its client wants the call stopped, as far as it has said so before the call was known."""
     is_cancelled: bool = False
     """Its client wanted the call stopped; once is enough, a second time would interrupt the call's clean-up."""
+
+    def shed(self) -> None:
+        """Keep what it can still be named by, and not what it brought: thousands are remembered."""
+        self.request = replace(self.request, arguments=b"", context=None)
+        self.waiting = Waiting(Nobody())
 
 
 class Seats:
@@ -81,6 +87,8 @@ class Seats:
     def leave(self, seat: Seat) -> None:
         """It waits no longer."""
         seat.has_left = True
+        if seat.ref in self._left:
+            seat.shed()
         if seat.call_id is None:
             return
         seats = self._at[seat.call_id]
@@ -93,6 +101,8 @@ class Seats:
         if seat.ref is not None:
             self.forget(seat)
             self._left[seat.ref] = seat
+            if seat.has_left:
+                seat.shed()
             if len(self._left) > REMEMBERED:
                 self._left.popitem(last=False)
 
