@@ -51,10 +51,10 @@ class Child:
         status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(which))
 
-    async def hear(self, beginning: str) -> str:
+    async def hear(self, beginning: str, patience: float = PATIENCE) -> str:
         """What follows on the next line that begins so."""
         said: list[str] = []
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             while line := await self._said.get():
                 if line.startswith(beginning):
                     return line.removeprefix(beginning).strip()
