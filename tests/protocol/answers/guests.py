@@ -11,9 +11,9 @@ from mcp import Client
 from mcp.server.elicitation import DeclinedElicitation
 from mcp_types import CallToolResult, ElicitResult, InputRequiredResult
 
-from perdure import DurableMCP
 from perdure.errors import AlreadyAnswered, CallEnded
 from tests.protocol import test_legacy_tasks as legacy
+from tests.protocol.answers.house import House
 from tests.protocol.answers.person import By, Person, answer_of
 from tests.protocol.answers.table import Cell, Row
 from tests.protocol.asking import BOUND, text, until
@@ -36,10 +36,10 @@ class Guest:
     """A request of a client for one call. This one waits, and its person is asked meanwhile: the row `sessions`."""
 
     cell: Cell
+    token: str
     client: Client
     person: Person
-    observer: DurableMCP[Any]
-    """Looks at the server's calls from outside."""
+    house: House
     kept: Kept
     _request: asyncio.Task[Any] | None = None
 
@@ -47,10 +47,6 @@ class Guest:
 
     def __post_init__(self) -> None:
         self._asked_before = self.person.asked[self.token]
-
-    @property
-    def token(self) -> str:
-        return str(self.cell)
 
     @property
     def about(self) -> str:
@@ -195,23 +191,12 @@ class CannotBeAsked(Guest):
     """It waits, and somebody else answers what its call asks."""
 
     async def until_asked(self) -> None:
-        async def asks() -> bool:
-            return await self._find()
-
-        await until(asks)
-
-    async def _find(self) -> bool:
-        for call in (await self.observer.calls.find()).calls:
-            for question in call.questions:
-                if question.message == f"{self.token}?":
-                    self.kept.call, self.kept.question = call.id, question.name
-                    return True
-        return False
+        self.kept.call, self.kept.question = await self.house.asked_by(self.token)
 
     async def answer(self, by: By) -> None:
         assert self.kept.call is not None
         try:
-            await self.observer.calls.answer(self.kept.call, self._value(by), question=self.kept.question)
+            await self.house.mcp.calls.answer(self.kept.call, self._value(by), question=self.kept.question)
         except (AlreadyAnswered, CallEnded):
             assert by == "mallory"
         else:
@@ -224,7 +209,7 @@ class CannotBeAsked(Guest):
         return answer.content or {} if answer.action == "accept" else DeclinedElicitation()
 
 
-_GUESTS: dict[Row, type[Guest]] = {
+GUESTS: dict[Row, type[Guest]] = {
     "stateless with Tasks": HoldsTask,
     "stateless with Tasks, in time": Stateless,
     "stateless": Stateless,
@@ -236,4 +221,4 @@ _GUESTS: dict[Row, type[Guest]] = {
 
 def guest_of(cell: Cell) -> type[Guest]:
     # The official client does its rounds by itself, as long as it has one server.
-    return Guest if cell.place == "nowhere" and _GUESTS[cell.row] is Stateless else _GUESTS[cell.row]
+    return Guest if cell.place == "nowhere" and GUESTS[cell.row] is Stateless else GUESTS[cell.row]

@@ -20,7 +20,7 @@ from perdure import DurableMCP
 from tests.protocol.answers.person import Person
 from tests.protocol.answers.server import AnswersServer
 from tests.protocol.answers.table import Row, Transport
-from tests.protocol.asking import until
+from tests.protocol.asking import BOUND, until
 from tests.protocol.tasking import Holding
 from tests.protocol.wired import MODE, ROOT, Era, Reports
 
@@ -101,7 +101,7 @@ class House:
             each.unlink()
 
     def effects(self, token: str) -> list[str]:
-        return [verb for verb, _, about in self._lines() if about == token]
+        return [verb for verb, _, about in self._parts() if about == token]
 
     async def effect(self, verb: str, about: str) -> None:
         async def is_there() -> bool:
@@ -109,12 +109,26 @@ class House:
 
         await until(is_there)
 
-    def _ends_of(self, verb: str) -> list[str]:
-        return [about for each, _, about in self._lines() if each == verb]
+    async def asked_by(self, token: str) -> tuple[str, str]:
+        """The id of the call and the name of its question, once it asks."""
+        async with asyncio.timeout(BOUND):
+            while True:
+                for call in (await self.mcp.calls.find()).calls:
+                    for question in call.questions:
+                        if question.message == f"{token}?":
+                            return call.id, question.name
+                await asyncio.sleep(0.01)
 
-    def _lines(self) -> list[tuple[str, str, str]]:
+    def _ends_of(self, verb: str) -> list[str]:
+        return [about for each, _, about in self._parts() if each == verb]
+
+    def _parts(self) -> list[tuple[str, str, str]]:
+        return [line.partition(" ") for line in self.lines()]
+
+    def lines(self) -> list[str]:
+        """All effects, of all its servers."""
         written = self.folder / "effects"
-        return [line.partition(" ") for line in written.read_text().splitlines()] if written.exists() else []
+        return written.read_text().splitlines() if written.exists() else []
 
 
 @asynccontextmanager

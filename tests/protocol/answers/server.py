@@ -21,6 +21,7 @@ from perdure import DurableContext, DurableMCP
 from tests.protocol.answers.table import Kind
 
 FIVE_DAYS = timedelta(days=5)
+TOO_LATE = "nobody for five days"
 
 
 class Decision(BaseModel):
@@ -44,7 +45,10 @@ class AnswersServer:
 
     async def _decide(self, token: str, kind: Kind, ctx: DurableContext) -> str:
         await ctx.step(self.effect, f"begins {token}")
-        said = await self._ask(token, kind, ctx)
+        try:
+            said = await self._ask(token, kind, ctx)
+        except TimeoutError:
+            said = TOO_LATE
         await ctx.step(self._work, token)
         await ctx.step(self.effect, f"done {token}")
         return f"{token}: {said}"

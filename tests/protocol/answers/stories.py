@@ -116,7 +116,7 @@ class Line:
             await asyncio.gather(*(guest.leave() for guest in guests))
 
     def _guest(self, house: House, client: Client, cell: Cell) -> Guest:
-        return guest_of(cell)(cell, client, self._person, house.mcp, self._kept.setdefault(cell, Kept()))
+        return guest_of(cell)(cell, str(cell), client, self._person, house, self._kept.setdefault(cell, Kept()))
 
     async def _try(self, house: House, guest: Guest, story: Story) -> None:
         try:
