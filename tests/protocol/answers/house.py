@@ -19,7 +19,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from perdure import DurableMCP
 from tests.protocol.answers.person import Person
 from tests.protocol.answers.server import AnswersServer
-from tests.protocol.answers.table import Row, Transport
+from tests.protocol.answers.table import Row, Transport, has_way_back
 from tests.protocol.asking import BOUND, until
 from tests.protocol.tasking import Holding
 from tests.protocol.wired import MODE, ROOT, Era, Reports
@@ -45,7 +45,7 @@ class House:
     async def life(self) -> AsyncGenerator[None]:
         """Of a server over HTTP."""
         self.killed.clear()
-        if self.transport not in ("sse", "json"):
+        if self.transport in ("stdio", "memory"):
             yield
             return
         command = [sys.executable, *SERVER, self.transport, str(self.folder)]
@@ -65,9 +65,8 @@ class House:
 
     @asynccontextmanager
     async def client(self, row: Row, era: Era, person: Person) -> AsyncGenerator[Client]:
-        # In a session with JSON responses no client can be asked, whatever it declares.
         callbacks: dict[str, Any] = {"elicitation_callback": person.elicit, "sampling_callback": person.sample}
-        can_answer = row != "cannot be asked" or (era, self.transport) == ("sessions", "json")
+        can_answer = row != "cannot be asked" or not has_way_back(era, self.transport)
         options: dict[str, Any] = callbacks if can_answer else {}
         if row.startswith("stateless with Tasks"):
             options = {**options, "extensions": [Holding()]}

@@ -1,4 +1,4 @@
-"""A server whose calls ask in each way: `python -m tests.protocol.answers.server stdio|sse|json FOLDER`.
+"""A server whose calls ask in each way: `python -m tests.protocol.answers.server stdio|sse|json|bare FOLDER`.
 
 What it does in the world are lines in FOLDER/effects, of which each ends with the token of its call. A file
 FOLDER/hold-work holds the work of its calls up, FOLDER/hold-reply what it says of those that have ended.
@@ -115,4 +115,4 @@ if __name__ == "__main__":
         asyncio.run(server.effect(f"pid {os.getpid()}"))
         server.mcp.run()
     else:
-        server.mcp.run("streamable-http", port=0, json_response=transport == "json")
+        server.mcp.run("streamable-http", port=0, json_response=transport == "json", stateless_http=transport == "bare")

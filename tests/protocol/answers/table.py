@@ -5,6 +5,7 @@ The rows are those of DESIGN §7, its first one twice: a request may ask before 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
@@ -19,7 +20,8 @@ Row = Literal[
     "sessions",
     "cannot be asked",
 ]
-Transport = Literal["stdio", "sse", "json", "memory"]
+Transport = Literal["stdio", "sse", "json", "bare", "memory"]
+"""Over HTTP with streams, with JSON responses, and with `stateless_http`."""
 Place = Literal["nowhere", "between question and answer", "between answer and result", "between result and reply"]
 Kind = Literal["none", "form", "url", "sampling"]
 """What its call asks."""
@@ -71,21 +73,29 @@ OTHER_ERA = "a client is named after its era, and is not of the other one"
 NO_DEATH = "a server in memory dies with its client"
 NO_QUESTION = "nothing is asked"
 NO_DIFFERENCE = "without a question it is like any client of its era"
-NO_WAY_BACK = "in a session with JSON responses nobody can be asked: the last row"
+NO_WAY_BACK = "over HTTP with JSON responses or `stateless_http` no client of a session can be asked: the last row"
+ONLY_SESSIONS = "`stateless_http` changes nothing for clients of 2026-07-28"
 
 
 def fate(cell: Cell) -> Fate | NotThere:
     if cell.era not in ERAS_OF[cell.row]:
         return NotThere(OTHER_ERA)
+    if (cell.era, cell.transport) == ("stateless", "bare"):
+        return NotThere(ONLY_SESSIONS)
     if cell.transport == "memory" and cell.place != "nowhere":
         return NotThere(NO_DEATH)
     if cell.kind == "none":
         return _unasked(cell)
     if cell.row == "cannot be asked":
         return Fate(0)
-    if (cell.era, cell.transport) == ("sessions", "json"):
+    if not has_way_back(cell.era, cell.transport):
         return NotThere(NO_WAY_BACK)
     return Fate(2 if cell.place == "between question and answer" else 1)
+
+
+def has_way_back(era: Era, transport: Transport) -> bool:
+    """Whether a client can be asked at all, whatever it declares."""
+    return era == "stateless" or transport not in ("json", "bare")
 
 
 def _unasked(cell: Cell) -> Fate | NotThere:
@@ -106,7 +116,13 @@ def reasons() -> list[str]:
 
 # --- the document's tables ------------------------------------------------------------------------
 
-_TRANSPORTS: dict[Transport, str] = {"stdio": "stdio", "sse": "HTTP, SSE", "json": "HTTP, JSON", "memory": "memory"}
+_TRANSPORTS: dict[Transport, str] = {
+    "stdio": "stdio",
+    "sse": "HTTP, SSE",
+    "json": "HTTP, JSON",
+    "bare": "HTTP, `stateless_http`",
+    "memory": "memory",
+}
 
 _PLACES: dict[Place, str] = {
     "nowhere": "never",
@@ -126,12 +142,8 @@ def transports_markdown() -> str:
 
 
 def _over(row: Row, transport: Transport) -> str:
-    (found,) = {fate(Cell(row, era, transport, "nowhere", "form")) for era in ERAS_OF[row]}
-    match found:
-        case NotThere():
-            return "–"
-        case Fate(questions):
-            return "is asked" if questions else "others answer"
+    cells = [Cell(row, era, transport, "nowhere", "form") for era in ERAS_OF[row]]
+    return next(("is asked" if found.questions else "others answer" for found in _fates(cells)), "–")
 
 
 def places_markdown() -> str:
@@ -144,8 +156,12 @@ def places_markdown() -> str:
 
 def _killed(row: Row, place: Place) -> str:
     cells = [cell for cell in CELLS if (cell.row, cell.place) == (row, place) and cell.kind != "none"]
-    (questions,) = {found.questions for found in map(fate, cells) if isinstance(found, Fate)}
-    return _TIMES[questions]
+    (found,) = set(_fates(cells))
+    return _TIMES[found.questions]
+
+
+def _fates(cells: Iterable[Cell]) -> list[Fate]:
+    return [found for found in map(fate, cells) if isinstance(found, Fate)]
 
 
 def _line(*columns: str) -> str:
