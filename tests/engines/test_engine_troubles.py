@@ -15,7 +15,17 @@ from perdure.core.retry import Retry
 from perdure.effects import Effects
 from perdure.engine import BodyFunction, CallFacts, Cancel, Function, Query, Signal
 from perdure.engines.embedded.engine import Embedded
-from perdure.engines.embedded.journal import Append, Claim, Journal, Read, ReadInbox, RemoveExpired, Then, Write
+from perdure.engines.embedded.journal import (
+    Append,
+    Claim,
+    Journal,
+    MarkStuck,
+    Read,
+    ReadInbox,
+    RemoveExpired,
+    Then,
+    Write,
+)
 from perdure.errors import OutcomeUnknown, StorageError
 from tests.engines.functions import ANY, NoHost, body, child_ask, request_for, step, whole
 from tests.engines.test_engine_calls import end_of, run, seen
@@ -120,6 +130,36 @@ async def test_a_call_whose_unit_was_refused_is_taken_up_again(engine: Troubled)
         engine.refuses.add(Append)
         assert (await run(engine, function, 1)).result == 2
         assert engine.refused == [Append]
+
+
+async def test_a_whole_step_whose_outcome_was_refused_is_not_run_again(engine: Troubled) -> None:
+    paid: list[int] = []
+    function = whole(paid.append)
+    async with engine.serve([function]):
+        engine.refuses.add(Append)
+        view = await run(engine, function, 1)
+        assert (view.error or "").startswith("OutcomeUnknown")
+        assert (engine.refused, paid) == ([Append], [1])
+
+
+async def test_a_whole_step_that_may_run_again_does_so_when_its_outcome_was_refused(engine: Troubled) -> None:
+    paid: list[int] = []
+    function = whole(paid.append, rerun=True)
+    async with engine.serve([function]):
+        engine.refuses.add(Append)
+        assert (await run(engine, function, 1)).status == "completed"
+        assert (engine.refused, paid) == ([Append], [1, 1])
+
+
+async def test_a_call_is_stuck_although_it_could_not_be_said_at_first(engine: Troubled) -> None:
+    def main(effects: Effects, facts: CallFacts, arguments: bytes) -> Coroutine[Any, Any, bytes]:
+        raise ValueError("these arguments are not mine")
+
+    function = Function("tests:main", "main", "tool", BodyFunction(main), NoHost())
+    async with engine.serve([function]):
+        engine.refuses.add(MarkStuck)
+        assert (await run(engine, function)).status == "stuck"
+        assert engine.refused == [MarkStuck]
 
 
 async def test_claims_go_on_after_one_was_refused(engine: Troubled) -> None:
@@ -283,6 +323,30 @@ async def test_a_delayed_call_that_is_cancelled_never_runs() -> None:
         await engine.deliver(accepted.call_id, Cancel("no longer"))
         assert (await end_of(engine, accepted.call_id)).status == "cancelled"
         assert effects_seen == []
+
+
+async def test_a_delayed_call_that_has_begun_is_cancelled_by_its_body_also_after_it_was_given_back() -> None:
+    effects_seen: list[str] = []
+
+    async def sends(effects: Effects, _: None) -> None:
+        await step(effects, lambda: effects_seen.append("sent"), name="send")
+        try:
+            await effects.receive("never", ANY.decode)
+        except asyncio.CancelledError:
+            await step(effects, lambda: effects_seen.append("undone"), name="undo")
+            raise
+
+    function = body(sends)
+    engine = Embedded("memory:")
+    async with engine.serve([function]):
+        accepted = await engine.start(request_for(function, after=timedelta(milliseconds=10)))
+        await seen(engine, accepted.call_id, lambda view: effects_seen == ["sent"] and view.status == "waiting")
+    async with engine.serve([], work=False):
+        await engine.deliver(accepted.call_id, Cancel("no longer"))
+        assert not (await engine.get(accepted.call_id)).is_over
+    async with engine.serve([function]):
+        assert (await end_of(engine, accepted.call_id)).status == "cancelled"
+        assert effects_seen == ["sent", "undone"]
 
 
 async def test_the_time_of_a_delayed_body_begins_at_its_start() -> None:

@@ -120,6 +120,13 @@ async def test_a_call_has_been_begun_by_every_life_that_did_not_give_it_back(sto
     assert begun == [False, False, True, True]
 
 
+async def test_a_call_that_is_given_back_after_something_of_it_ran_has_been_begun(storage: Storage) -> None:
+    await storage.start(own=False)
+    held = (await storage.claim_one()).held
+    await commit(storage.journal, Yield(held.n, held.epoch, begun=True))
+    assert (await storage.claim_one()).held.begun
+
+
 async def test_a_claim_of_other_functions_takes_nothing_and_is_due_never(storage: Storage) -> None:
     await storage.start(own=False)
     assert await storage.claim("other:f") == ()

@@ -288,10 +288,14 @@ class MarkStuck(Write["Delivered | None"]):
 
 @record
 class Yield(Write[None]):
-    """Give a call back for others to claim at once: on the way out, or because an engine lost its function."""
+    """Give a call back for others to claim at once: on the way out, or because an engine lost its function.
+
+    `begun`: something of it ran in this life, so that a later one is not its first.
+    """
 
     n: int
     epoch: int
+    begun: bool = False
 
 
 @record

@@ -137,6 +137,12 @@ class LiveCall(ABC):
         """When it would have to come back into memory; None: when something arrives."""
         ...
 
+    @property
+    @abstractmethod
+    def has_begun(self) -> bool:
+        """Something of it ran in this life, which whoever gets it next has to heed."""
+        ...
+
     def is_due(self, now: float) -> bool:
         wake_at = self.wake_at
         return wake_at is not None and wake_at <= now
@@ -262,7 +268,7 @@ class LiveCall(ABC):
             self.lose()
         elif isinstance(error, StorageError):
             self.lose()
-            self.ground.give_back_later(self.held)
+            self.ground.give_back_later(self.held, begun=self.has_begun)
         else:
             self.stick(error, diverged=False)
 
@@ -314,6 +320,8 @@ class LiveCall(ABC):
         def stuck(ended: Delivered | None, refusal: BaseException | None) -> None:
             self._forget()
             if refusal is not None:
+                if not isinstance(refusal, Fenced):
+                    self.ground.give_back_later(self.held, begun=self.has_begun)  # to be stuck there
                 return
             if ended is None:
                 self.show(status="stuck", failure=failure)
@@ -342,7 +350,8 @@ class LiveCall(ABC):
             return
         self.left = True
         self.abandon()
-        self.ground.journal.write(Yield(self.n, self.held.epoch), lambda _result, _error: self._forget())
+        given_back = Yield(self.n, self.held.epoch, self.has_begun)
+        self.ground.journal.write(given_back, lambda _result, _error: self._forget())
 
     def _forget(self) -> None:
         if self._deadline is not None:

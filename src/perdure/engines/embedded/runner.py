@@ -452,7 +452,8 @@ class BodyCall(LiveCall):
     def _abandon_step(self, key: str) -> None:
         running = self._steps.pop(key, None)
         if running is not None:
-            running[1].cancel()
+            step, task = running
+            step.stop(task)
 
     def _set_timers(self, body: Body) -> None:
         for key, when in body.timers.items():
@@ -587,8 +588,12 @@ class BodyCall(LiveCall):
         return all(isinstance(ask, WAITS) or key in self._steps for key, ask in self._body.pending.items())
 
     @property
+    def has_begun(self) -> bool:
+        return self._body is not None
+
+    @property
     def steps_running(self) -> list[asyncio.Task[None]]:
-        return [task for step, task in self._steps.values() if step.next_at is None]
+        return [task for step, task in self._steps.values() if step.next_at is None and not task.done()]
 
     @property
     def names_running(self) -> list[str]:
@@ -608,8 +613,8 @@ class BodyCall(LiveCall):
             self._body.drop()
 
     def _stop(self) -> None:
-        for _, task in self._steps.values():
-            task.cancel()
+        for step, task in self._steps.values():
+            step.stop(task)
         self._steps.clear()
         for alarm in self._alarms.values():
             alarm.cancel()

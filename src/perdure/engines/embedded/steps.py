@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from concurrent.futures import Future
 from inspect import isawaitable
 from random import random
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from perdure.engine import Principal
 from perdure.engines.embedded.clock import Clock
 from perdure.engines.embedded.journal import Attempt
 from perdure.engines.embedded.slots import Slots
+from perdure.engines.embedded.threads import ThreadOutcome, Threads
 from perdure.errors import OutcomeUnknown, PayloadTooLarge
 
 RECONCILE_ASKS = 5
@@ -48,10 +49,12 @@ class Ground(Protocol):
 
     clock: Clock
     slots: Slots
+    threads: Threads
     payload_limit: int
 
-    def in_thread(self, function: Callable[[], Any]) -> asyncio.Future[ThreadOutcome]:
-        """Run it on one of the worker's threads, in a copy of this context."""
+    @property
+    def is_ending(self) -> bool:
+        """Tasks are cancelled because the worker or its loop ends, not because of what they do."""
         ...
 
 
@@ -79,7 +82,21 @@ class Owner(Protocol):
 class StepRun:
     """Runs one step until it has an outcome. `so_far`: what earlier lives recorded; `again`: one may have begun it."""
 
-    __slots__ = ("_again", "_attempt", "_in_body", "_owner", "_record", "key", "name", "next_at", "thread_left", "work")
+    __slots__ = (
+        "_again",
+        "_attempt",
+        "_in_body",
+        "_is_stopped",
+        "_owner",
+        "_record",
+        "_thread",
+        "in_doubt",
+        "key",
+        "name",
+        "next_at",
+        "thread_left",
+        "work",
+    )
 
     def __init__(
         self,
@@ -100,43 +117,83 @@ class StepRun:
         self._attempt = so_far.count if so_far else 0
         self._again = again
         self._in_body = in_body
+        self._is_stopped = False
+        self._thread: Future[ThreadOutcome] | None = None
+        self.in_doubt = False
+        """An attempt was begun here, and its end is not on disk."""
         self.next_at = so_far.next_at if so_far else None
         """When the next attempt is due, while the step waits for it."""
         self.thread_left = False
         """A thread that could not be stopped was left to itself."""
 
+    def stop(self, task: asyncio.Task[Any]) -> None:
+        """Cancel `task`, which runs it. What no thread has begun by now never runs."""
+        self._is_stopped = True
+        if self._thread is not None and self._thread.cancel():
+            self.in_doubt = False
+        task.cancel()
+
     async def run(self) -> Outcome:
         """The outcome. What an attempt that failed came to is on disk before the next one begins."""
         began = self._record.first_began if self._record else self._owner.ground.clock.now()
-        if self._may_have_happened and (settled := await self._settle(began)):
-            return settled
-        if self.next_at is not None:
-            await self._wait_until(self.next_at)
-        slots = self._owner.ground.slots
-        while True:
-            self._attempt += 1
-            if self.work.at_most_once and (self._in_body or self._attempt > 1):
+        try:
+            if self._may_have_happened and (settled := await self._settle(began)):
+                return settled
+            if self.next_at is not None:
+                await self._wait_until(self.next_at)
+            while True:
+                self._attempt += 1
+                came_to = await self._try(began)
+                if not isinstance(came_to, BaseException):
+                    return came_to
+                if settled := await self._give_up_or_wait(began, came_to):
+                    return settled
+        except asyncio.CancelledError as error:
+            if self._is_over:
+                raise
+            # The step's own, or a cancel that leaked to it: nobody else would ever say that it ended.
+            unknown = self.thread_left and self.work.at_most_once
+            return Raised(self._unknown() if unknown else error, max(self._attempt, 1), began)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_stopped or self._owner.ground.is_ending
+
+    async def _try(self, began: float) -> Outcome | BaseException:
+        """One attempt, when it is its turn: the outcome, or what it failed with."""
+        ground, work = self._owner.ground, self.work
+        self._thread = None
+        if work.threaded or not ground.slots.take_at_once():
+            await self._take_slots()
+        try:
+            self.in_doubt = True
+            if work.at_most_once and (self._in_body or self._attempt > 1):
                 await self._note(began, None)  # the first attempt of a whole step is its call's row
             try:
-                await slots.take()
-                try:
-                    value = await self._run_once()
-                finally:
-                    slots.give_back()
+                value = await self._run_once()
                 if isinstance(value, ThreadOutcome):
                     value = value.unwrap()
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                return Raised(error, self._attempt, began)  # the step's own
-            except KeyboardInterrupt:
+            except (asyncio.CancelledError, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                if settled := await self._give_up_or_wait(began, error):
-                    return settled
-            else:
-                return self._returned(value, began)
+                return error
+            return self._returned(value, began)
+        finally:
+            ground.slots.give_back()
+            if work.threaded and self._thread is None:
+                ground.threads.slots.give_back()
+
+    async def _take_slots(self) -> None:
+        ground = self._owner.ground
+        if not self.work.threaded:
+            await ground.slots.take()
+            return
+        await ground.threads.slots.take()  # first: who waits for a thread keeps no other step from running
+        try:
+            await ground.slots.take()
+        except BaseException:
+            ground.threads.slots.give_back()
+            raise
 
     @property
     def _may_have_happened(self) -> bool:
@@ -149,13 +206,14 @@ class StepRun:
         if self.work.reconcile is not None:
             if settled := await self._settle(began):
                 return settled
-        elif isinstance(error, _TimedOut) and self.work.at_most_once:
+        elif isinstance(error, _TimedOut) and self.work.at_most_once and self.in_doubt:
             return Raised(self._unknown(), self._attempt, began)
         delay = self._delay(error)
         if delay is None:
             return Raised(TimeoutError(str(error)) if isinstance(error, _TimedOut) else error, self._attempt, began)
         self.next_at = self._owner.ground.clock.now() + delay
         await self._note(began, error)
+        self.in_doubt = False
         await self._wait_until(self.next_at)
         return None
 
@@ -173,8 +231,7 @@ class StepRun:
                 async with asyncio.timeout(self.work.timeout):
                     found = await ask()
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if self._is_over:
                     raise
                 break  # its own: nothing more is known
             except KeyboardInterrupt:
@@ -241,15 +298,23 @@ class StepRun:
             raise
 
     async def _run_in_thread(self) -> ThreadOutcome:
-        running = self._owner.ground.in_thread(self.work.run)
+        thread = self._thread = self._owner.ground.threads.run(self.work.run)
         try:
-            await asyncio.wait({running}, timeout=self.work.timeout)
-        finally:
-            # A thread cannot be stopped: past its time, or cancelled, it is left to itself.
-            self.thread_left = not running.done()
-        if self.thread_left:
+            await asyncio.wait({asyncio.wrap_future(thread)}, timeout=self.work.timeout)
+        except asyncio.CancelledError:
+            if not self._has_ended(thread) or thread.result().error is not None:
+                raise  # but what a cancel was too late for has happened
+        if not self._has_ended(thread):
             raise _TimedOut(f"{self.name} took longer than {self.work.timeout or 0:g} s")
-        return running.result()
+        return thread.result()
+
+    def _has_ended(self, thread: Future[ThreadOutcome]) -> bool:
+        """A thread cannot be stopped: past its time, or cancelled, it is left to itself, unless it never began."""
+        if thread.cancel():
+            self.in_doubt = self.thread_left = False
+            return False
+        self.thread_left = not thread.done()
+        return not self.thread_left
 
     def _enter(self) -> None:
         owner = self._owner
@@ -287,23 +352,3 @@ class StepRun:
 
 class _TimedOut(TimeoutError):
     """Our own time-out, told apart from one that the step raised."""
-
-
-@record
-class ThreadOutcome:
-    """What a thread came to: neither futures nor coroutines can pass on a StopIteration."""
-
-    value: Any
-    error: BaseException | None
-
-    def unwrap(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.value
-
-
-def run_on_thread(function: Callable[[], Any]) -> ThreadOutcome:
-    try:
-        return ThreadOutcome(function(), None)
-    except BaseException as error:
-        return ThreadOutcome(None, error)

@@ -34,6 +34,8 @@ class WholeCall(LiveCall):
         self._task: asyncio.Task[Outcome] | None = None
         self._step: StepRun | None = None
         self._cancel: tuple[CancelAsked, int | None] | None = None
+        self._was_in_doubt = False
+        """The step, once it has ended or cannot begin."""
 
     def begin(self) -> None:
         self.set_deadline()
@@ -46,6 +48,7 @@ class WholeCall(LiveCall):
         record = next((a for a in claimed.attempts if a.key == PLACE), None)
         began = self.held.begun and not (record is not None and record.ended)
         if began and not self._whole.rerun:
+            self._was_in_doubt = True
             self._end_unknown()
             return
         self.set_deadline()
@@ -74,6 +77,8 @@ class WholeCall(LiveCall):
         elif not self.left:
             self._end_with(task.result())
         # The task knows its context, in which the step is, which knows us: only the collector would undo that.
+        if self._step is not None:
+            self._was_in_doubt = self._step.in_doubt
         self._task = self._step = None
 
     def _stopped(self) -> None:
@@ -110,11 +115,15 @@ class WholeCall(LiveCall):
         if self.left or self._task is None or not isinstance(event, CancelAsked):
             return
         self._cancel = self._cancel or (event, row)
-        self._task.cancel()
+        self.abandon()
 
     @property
     def is_idle(self) -> bool:
         return not self.left and self._step is not None and self._step.next_at is not None
+
+    @property
+    def has_begun(self) -> bool:
+        return self._was_in_doubt if self._step is None else self._step.in_doubt
 
     @property
     def wake_at(self) -> float | None:
@@ -130,15 +139,16 @@ class WholeCall(LiveCall):
         return [self._view.tool] if self.steps_running else []
 
     def abandon(self) -> None:
-        if self._task is not None:
-            self._task.cancel()  # also from within, where it parks: it ends at its next wait
+        if self._task is not None and self._step is not None:
+            self._step.stop(self._task)  # also from within, where it parks: it ends at its next wait
 
     def give_back(self) -> None:
         """What was interrupted and may have happened ends here; nobody may run it again."""
         if self.left:
             return
-        if self._whole.rerun or self.is_idle:
+        is_between_attempts = self.is_idle
+        self.abandon()  # what no thread has begun by now has not happened
+        if self._whole.rerun or is_between_attempts or not self.has_begun:
             super().give_back()
         else:
             self._end_unknown()
-            self.abandon()

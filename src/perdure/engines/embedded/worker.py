@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any
 
@@ -35,7 +33,7 @@ from perdure.engines.embedded.presence import Presence
 from perdure.engines.embedded.runner import BodyCall
 from perdure.engines.embedded.schedules import Schedules
 from perdure.engines.embedded.slots import Slots
-from perdure.engines.embedded.steps import ThreadOutcome, run_on_thread
+from perdure.engines.embedded.threads import Threads
 from perdure.engines.embedded.watchdog import Watchdog
 from perdure.engines.embedded.whole import WholeCall
 from perdure.errors import StorageError
@@ -81,12 +79,12 @@ class Worker:
         self.payload_limit = payload_limit
         self.log = log
         self.slots = Slots(concurrent_steps)
+        self.threads = Threads(threads)
         self.replay_differences: list[str] = []
         """What the replay check found, for trials to raise."""
         self._functions_served = functions
         self._functions: dict[str, Function] = {}
         self._newest_read: Function | None = None
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="perdure-step")
         self._most_in_memory = bodies_in_memory
         self._live: dict[str, LiveCall] = {}
         self._by_n: dict[int, LiveCall] = {}
@@ -125,7 +123,7 @@ class Worker:
             call.give_back()
         await self._see_them_off(GIVEN_BACK_WITHIN)
         self._errands.end()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.end()
 
     async def _stop_claiming(self, until: float) -> None:
         """A claim on its way is let through: what it got would be nobody's until the process is gone."""
@@ -163,7 +161,7 @@ class Worker:
         self._live.clear()
         self._by_n.clear()
         self._errands.end()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.end()
 
     # --- functions ---
 
@@ -215,7 +213,7 @@ class Worker:
     def _load(self, held: Held, context: Context | None) -> LiveCall | None:
         function = self._find(held.view.function)
         if function is None or self.draining:
-            self.journal.write(Yield(held.n, held.epoch), lambda _result, _error: None)
+            self._give_back(held, begun=False)
             return None
         run = function.run
         if isinstance(run, BodyFunction):
@@ -239,20 +237,19 @@ class Worker:
                 self._was_full = False
                 self.look()
 
-    def give_back_later(self, held: Held) -> None:
+    def give_back_later(self, held: Held, *, begun: bool) -> None:
         """The storage refused a unit of the call: it is nobody's until its row says so, which is tried each second."""
+        if not self.draining:
+            self.clock.alarm(self.clock.now() + 1.0, lambda: self._give_back(held, begun=begun))
 
+    def _give_back(self, held: Held, *, begun: bool) -> None:
         def tried(_: None, error: BaseException | None) -> None:
-            if isinstance(error, StorageError) and not self.draining:
-                self.give_back_later(held)
+            if isinstance(error, StorageError):
+                self.give_back_later(held, begun=begun)
             else:
                 self.look()
 
-        def give_back() -> None:
-            self.journal.write(Yield(held.n, held.epoch), tried)
-
-        if not self.draining:
-            self.clock.alarm(self.clock.now() + 1.0, give_back)
+        self.journal.write(Yield(held.n, held.epoch, begun), tried)
 
     # --- claiming ---
 
@@ -414,11 +411,10 @@ class Worker:
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._errands.run(coroutine)
 
-    def in_thread(self, function: Callable[[], Any]) -> asyncio.Future[ThreadOutcome]:
-        context = contextvars.copy_context()
-        return asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(lambda: run_on_thread(function))
-        )
+    @property
+    def is_ending(self) -> bool:
+        """Also where nobody told the worker: a loop that ends cancels all its tasks, those of steps too."""
+        return self.draining or (self._claiming is not None and self._claiming.cancelling() > 0)
 
     def log_failure(self, call_id: str, error: BaseException) -> None:
         log.info("call %s failed: %s: %s", call_id, type(error).__name__, error, extra={"perdure_call": call_id})

@@ -141,9 +141,9 @@ def mark_stuck(ledger: Ledger, write: MarkStuck) -> Delivered | None:
 
 def yield_call(ledger: Ledger, write: Yield) -> None:
     yielded = ledger.execute(
-        f"UPDATE calls SET owner = NULL, begun = begun - 1, version = version + {VERSIONS_OF_A_LIFE}, wake_at = ? "
+        f"UPDATE calls SET owner = NULL, begun = begun - ?, version = version + {VERSIONS_OF_A_LIFE}, wake_at = ? "
         "WHERE n = ? AND epoch = ? AND ended IS NULL",
-        (ledger.clock() - AT_ONCE, write.n, write.epoch),
+        (not write.begun, ledger.clock() - AT_ONCE, write.n, write.epoch),
     )
     if not yielded.rowcount:
         raise Fenced
