@@ -22,7 +22,7 @@ from perdure.engines.embedded.threads import ThreadOutcome, Threads
 from tests.engines.functions import AT_ONCE, body, request_for, step, whole
 from tests.engines.test_engine_calls import end_of, run, seen
 
-LONG_AGO = 0.3
+LONG_AGO = 1.0
 """Seconds, by which every shorter time-out has passed."""
 
 
@@ -136,7 +136,7 @@ async def test_a_step_past_its_time_keeps_its_thread_until_it_ends(engine: Embed
     function = body(asks, check=False)
     async with engine.serve([function, NAPS]):
         accepted = await engine.start(request_for(function))
-        await run(engine, NAPS, 3 * LONG_AGO)
+        await run(engine, NAPS, LONG_AGO)
         assert ran == 1
         slow.let_go.set()
         view = await end_of(engine, accepted.call_id)
