@@ -1,12 +1,15 @@
 #!/bin/sh
-# All tests on the main interpreter, then what must replay alike on each other one that is installed.
-# Arguments go to pytest.
+# All tests: on the main interpreter, side by side; and what must replay alike on each other one that is installed.
+# With arguments, which go to pytest, only what they say, one after another.
 set -eu
 
 UV=${UV:-uv}
 NO_TESTS=5 # pytest's exit code
+LOGS=.pytest_cache/logs
 
-.venv/bin/python -m pytest -x -q "$@"
+if [ $# -gt 0 ]; then
+    exec .venv/bin/python -m pytest "$@"
+fi
 
 # A pyenv shim may be on PATH for a version that is not switched on: only what runs counts.
 interpreter() {
@@ -18,20 +21,30 @@ interpreter() {
     done
 }
 
-suites=
-for suite in tests/core tests/engines; do
-    [ ! -d "$suite" ] || suites="$suites $suite"
-done
-[ -n "$suites" ] || exit 0
+# The crash suite prints what it killed where, which a worker of pytest-xdist would keep to itself.
+.venv/bin/python -m pytest -x -q -n auto --dist worksteal --ignore tests/crash
 
+mkdir -p "$LOGS"
 main=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+running=
+trap 'for other in $running; do kill "${other#*:}" 2>/dev/null || true; done' EXIT
 for version in 3.12 3.13; do
     [ "$version" != "$main" ] || continue
     python=$(interpreter "$version")
     [ -n "$python" ] || continue
     venv=.venv-$version
     UV_PROJECT_ENVIRONMENT=$venv "$UV" sync --quiet --frozen --no-python-downloads --python "$python"
-    echo "Python $version:$suites"
-    # `-o testpaths` gives way to paths among the arguments.
-    "$venv/bin/python" -m pytest -x -q -p no:cacheprovider -o testpaths="$suites" "$@" || [ $? -eq $NO_TESTS ]
+    "$venv/bin/python" -m pytest -x -q -p no:cacheprovider tests/core tests/engines >"$LOGS/$version" 2>&1 &
+    running="$running $version:$!"
+done
+
+.venv/bin/python -m pytest -x -q tests/crash
+
+for other in $running; do
+    running=${running#* "$other"}
+    code=0
+    wait "${other#*:}" || code=$?
+    echo "Python ${other%:*}: tests/core tests/engines"
+    cat "$LOGS/${other%:*}"
+    [ $code -eq 0 ] || [ $code -eq $NO_TESTS ] || exit $code
 done

@@ -17,7 +17,7 @@ from typing import Any
 
 from perdure.core.body import Body
 from perdure.core.codec import decode_event, encode_event
-from perdure.core.commands import Complete, EndCancelled, Fail, Finish
+from perdure.core.commands import Complete, ContinueAs, EndCancelled, Fail, Finish
 from perdure.core.events import Event, Fed, Marked, Started
 from tests.core.bodies import ALL, Main
 from tests.core.simulation import CALL, Plan, World, run, spell_all
@@ -73,6 +73,8 @@ def spell_finish(finish: Finish) -> str:
             return f"failed {error.decode()}"
         case EndCancelled():
             return "cancelled"
+        case ContinueAs(arguments):
+            return f"continued with {arguments.decode()}"
 
 
 def record(seeds: Iterable[int], mains: Iterable[Main] = ALL, cancel_at: int | None = None) -> Iterator[Recorded]:
