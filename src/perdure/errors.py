@@ -213,9 +213,8 @@ class AlreadyAnswered(PerdureError):
     def __init__(self, view: CallView, name: str) -> None:
         self.view = view
         self.name = name
-        super().__init__(
-            f"{name!r} of call {view.id} has been decided already; the call is {view.text or view.status}."
-        )
+        says = f" and says {view.text!r}" if view.text else ""
+        super().__init__(f"{name!r} of call {view.id} has been decided already; the call is {view.status}{says}.")
 
 
 class Stuck(PerdureError):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -278,3 +279,11 @@ def test_an_error_of_the_main_module_is_found_under_its_file_s_name(tmp_path: Pa
     )
     found = subprocess.run([sys.executable, "-c", read], cwd=tmp_path, input=written, capture_output=True, check=True)
     assert found.stdout.strip() == b"True"
+
+
+def test_a_second_decision_says_how_the_call_is_and_what_it_says() -> None:
+    waiting = replace(VIEW, status="waiting", text="")
+    begins = "'approval' of call c1 has been decided already; the call is waiting"
+    assert str(AlreadyAnswered(waiting, "approval")) == f"{begins}."
+    speaks = replace(waiting, text="waits for approval")
+    assert str(AlreadyAnswered(speaks, "approval")) == f"{begins} and says 'waits for approval'."
