@@ -365,6 +365,23 @@ async def test_a_second_decision_is_refused_with_the_state_of_the_call(serve: Se
             await engine.deliver(accepted.call_id, Signal("go", b"null"))
 
 
+async def test_a_timeline_is_in_the_order_of_time_also_where_the_body_reads_in_another(serve: Serve) -> None:
+    async def reads_the_last_first(effects: Effects, _: None) -> None:
+        await effects.receive("last", ANY.decode)
+        await effects.receive("first", ANY.decode)
+
+    function = body(reads_the_last_first)
+    signals = tuple(SignalSpec(name, False, {}) for name in ("first", "last"))
+    async with serve(function) as engine:
+        call = (await engine.start(request_for(function, signals=signals))).call_id
+        await seen(engine, call, lambda view: view.status == "waiting")
+        for name in ("first", "last"):
+            await engine.deliver(call, Signal(name, b"null"))
+        assert (await end_of(engine, call)).status == "completed"
+        lines = [(line.kind, line.name) for line in (await engine.timeline(call))[1:]]
+        assert lines == [("signal", "first"), ("signal", "last"), ("completed", "")]
+
+
 async def test_nothing_can_be_sent_to_a_call_that_never_was(serve: Serve) -> None:
     async with serve() as engine:
         with pytest.raises(CallNotFound):

@@ -32,12 +32,13 @@ from perdure.engines.embedded.journal import Attempt, Record
 
 
 def timeline(record: Record, wakes: datetime | None = None) -> list[TimelineEntry]:
-    """The events in their order, then the steps that have no outcome yet, when it goes on, what waits in the inbox.
+    """What happened, then the steps that have no outcome yet, when it goes on, what waits in the inbox.
 
+    A signal is recorded where the body reads it, and may have come long before: events are sorted by when they were.
     `wakes`: when a call in memory goes on by itself; of the others their row knows.
     """
     attempts = {attempt.key: attempt for attempt in record.attempts}
-    entries = [_line(event, attempts) for event in record.events]
+    entries = sorted((_line(event, attempts) for event in record.events), key=lambda entry: entry.at)
     settled = {event.key for event in record.events if isinstance(event, StepReturned | StepRaised | StepLate)}
     if not record.view.is_over:
         entries += (_pending(attempt) for attempt in record.attempts if attempt.key not in settled)
