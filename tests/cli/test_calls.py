@@ -137,7 +137,8 @@ def test_a_second_decision_is_refused() -> None:
     call = start("order", item="cake")
 
     assert perdure("signal", call, "decision", "true").exit_code == 0
-    assert "decided already" in perdure("signal", call, "decision", "false").stderr
+    refused = perdure("signal", call, "decision", "false").stderr
+    assert refused == f"perdure: 'decision' of call {call} has been decided already; the call is running.\n"
 
 
 def asking(tool: str) -> str:
@@ -262,6 +263,40 @@ def test_without_a_name_every_file_of_the_data_folder_is_read(tmp_path: Path, mo
     assert read_json("call", ids[0])["engine"] == str(folder / "shop.db")
     assert "annex" in perdure("calls").stdout
     assert perdure("calls", "--after", "x").exit_code == 1
+
+
+@pytest.mark.parametrize("spoil", ["DROP TABLE questions", "PRAGMA user_version = 1000"])
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    annex, shop = (data_folder() / f"{server}.db" for server in ("annex", "shop"))
+    for path in (annex, shop):
+        monkeypatch.setenv("PERDURE_ENGINE", str(path))
+        call = start("order", item="tea")
+    _spoil(annex, spoil)
+    monkeypatch.delenv("PERDURE_ENGINE")
+
+    listed, shown, named = perdure("calls"), perdure("call", call[:10]), perdure("calls", "--server", "annex")
+
+    assert (listed.exit_code, shown.exit_code, named.exit_code) == (0, 0, 1)
+    assert call[:8] in listed.stdout
+    assert call in shown.stdout
+    for result in (listed, shown):
+        [warning] = result.stderr.splitlines()
+        assert warning.startswith(f"perdure: annex.db is left out: {annex} ")
+    assert named.stdout == ""
+    assert named.stderr.startswith(f"perdure: {annex} ")
+
+    _spoil(shop, spoil)
+    nothing = perdure("calls")
+    assert (nothing.exit_code, nothing.stdout) == (1, "")
+    assert nothing.stderr.endswith(f"perdure: None of the 2 files in {data_folder()} can be read.\n")
+
+
+def _spoil(file: Path, how: str) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(how)
 
 
 @pytest.mark.parametrize(

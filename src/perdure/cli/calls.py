@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.calls import Calls
-from perdure.cli.files import Held, find_call, opened
+from perdure.cli.files import Held, find_call, opened, read_each
 from perdure.cli.output import print_json, terminal
 from perdure.cli.problem import Problem
 from perdure.cli.records import call_record, entry_record
@@ -27,13 +27,10 @@ async def list_calls(
     async def page(calls: Calls) -> Page:
         return await calls.find(tool=tool, status=status, after=after, limit=limit)
 
-    pages: list[tuple[str, Page]] = []
-    for file in files:
-        async with opened(file) as calls:
-            pages.append((file, await page(calls)))
+    pages = await read_each(files, page)
     found = [Held(file, view) for file, page in pages for view in page.calls]
     newest = sorted(found, key=lambda held: held.view.created, reverse=True)[:limit]
-    following = pages[0][1].next if len(pages) == 1 else None
+    following = pages[0][1].next if len(files) == 1 else None
 
     if as_json:
         print_json({"calls": [call_record(held.view, held.file) for held in newest], "next": following})

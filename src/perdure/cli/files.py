@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from perdure.calls import EVERYONE, Calls
 from perdure.cli.problem import Problem
 from perdure.datafile import data_file, data_files, data_folder
 from perdure.engine import CallView, Engine, open_engine
 from perdure.engines.embedded.engine import Embedded
-from perdure.errors import CallNotFound
+from perdure.errors import CallNotFound, StorageError
+
+T = TypeVar("T")
 
 WHOLE_ID = 32
 SEARCHED = 1000
@@ -65,9 +70,26 @@ async def opened(file: str) -> AsyncGenerator[Calls]:
         yield Calls(lambda: engine, caller=EVERYONE)
 
 
+async def read_each(files: list[str], read: Callable[[Calls], Awaitable[T]]) -> list[tuple[str, T]]:
+    """What is read of each file. One of several that cannot be read does not hide the others; alone it fails."""
+    done: list[tuple[str, T]] = []
+    for file in files:
+        try:
+            async with opened(file) as calls:
+                done.append((file, await read(calls)))
+        except StorageError as error:
+            if len(files) == 1:
+                raise
+            print(f"perdure: {Path(file).name} is left out: {error}", file=sys.stderr)
+    if not done:
+        raise Problem(f"None of the {len(files)} files in {data_folder()} can be read.")
+    return done
+
+
 async def find_call(files: list[str], id: str) -> Held:
     """The one call with this id, or whose id begins so."""
-    found = [held for file in files for held in await _matching(file, id)]
+    read = await read_each(files, lambda calls: _matching(calls, id))
+    found = [Held(file, view) for file, views in read for view in views]
     match found:
         case [one]:
             return one
@@ -78,12 +100,11 @@ async def find_call(files: list[str], id: str) -> Held:
             raise Problem(f"{id} is the beginning of {len(found)} ids: {ids}. Give more of it.")
 
 
-async def _matching(file: str, id: str) -> list[Held]:
-    async with opened(file) as calls:
-        try:
-            return [Held(file, await calls.get(id))]
-        except CallNotFound:
-            if len(id) >= WHOLE_ID:
-                return []
-        newest = (await calls.find(limit=SEARCHED)).calls
-    return [Held(file, view) for view in newest if view.id.startswith(id)]
+async def _matching(calls: Calls, id: str) -> list[CallView]:
+    try:
+        return [await calls.get(id)]
+    except CallNotFound:
+        if len(id) >= WHOLE_ID:
+            return []
+    newest = (await calls.find(limit=SEARCHED)).calls
+    return [view for view in newest if view.id.startswith(id)]
