@@ -85,6 +85,14 @@ def test_people_get_a_table_and_the_lines() -> None:
     assert "places look wrong." in result.stdout
 
 
+def test_what_comes_with_perdure_is_left_out() -> None:
+    result = check("invoice", "--json")
+    assert result.exit_code == 0, result.output
+    names = {each["name"] for each in json.loads(result.stdout)}
+    assert not names & {"check_calls", "await_calls", "cancel_call", "answer_call"}
+    assert names
+
+
 def test_only_strictness_makes_it_fail() -> None:
     assert check("tests.testing.suspicious", "--strict").exit_code == 1
     assert check("tests.testing.suspicious", "--strict", "--json").exit_code == 1

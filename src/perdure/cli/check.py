@@ -14,6 +14,7 @@ from rich.text import Text
 from perdure.cli.output import print_json, terminal
 from perdure.cli.render import printable
 from perdure.cli.target import find_server
+from perdure.protocol.handles import HandleTools
 from perdure.testing.review import Finding, review_body, review_whole_step
 from perdure.tool import Registration
 
@@ -26,12 +27,18 @@ class Checked:
 
 def check_server(target: str, *, as_json: bool) -> bool:
     """Show it; whether nothing looks wrong."""
-    checked = [Checked(each, tuple(_review(each))) for each in find_server(target).registrations]
+    written = [each for each in find_server(target).registrations if not _is_perdures(each)]
+    checked = [Checked(each, tuple(_review(each))) for each in written]
     if as_json:
         print_json([_as_json(each) for each in checked])
     else:
         terminal().print(_page(checked))
     return not any(each.findings for each in checked)
+
+
+def _is_perdures(registration: Registration) -> bool:
+    """One of the tools that come with `handle_tools=True`: nobody wrote it, and nobody can mend it."""
+    return isinstance(getattr(registration.fn, "__self__", None), HandleTools)
 
 
 def _review(registration: Registration) -> Sequence[Finding]:
