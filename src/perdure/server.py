@@ -609,6 +609,10 @@ class DurableMCP(MCPServer[App]):
         """Wait until a call is settled, for a request about it."""
         return await self._lifetime.current.gateway.attend(call_id, conversation)
 
+    def looking(self) -> AbstractAsyncContextManager[None]:
+        """Around what an ordinary request waits for: it ends when the server does, and says so."""
+        return self._lifetime.current.gateway.looking()
+
     def caller_for(self, ctx: RequestContext) -> Caller:
         return caller_of(ctx, self._doors_of(ctx))
 

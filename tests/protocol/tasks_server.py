@@ -10,9 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from mcp.server.context import CallNext, HandlerResult
 from pydantic import BaseModel
 
 from perdure import DurableContext, DurableMCP, Signal
+from perdure.protocol.sdk import RequestContext
 from perdure.step import step
 
 AT_ONCE = timedelta(0)
@@ -24,8 +26,15 @@ class Name(BaseModel):
 
 
 def make(file: Path, **options: Any) -> DurableMCP[Any]:
-    mcp = DurableMCP[Any]("tasks", engine=file, log_level="ERROR", **options)
     effects = file.with_suffix(".effects")
+
+    async def note_who_waits(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+        if ctx.params is not None and ctx.params.get("name") == "await_calls":
+            with effects.open("a") as out:
+                print("await_calls came", file=out)
+        return await call_next(ctx)
+
+    mcp = DurableMCP[Any]("tasks", engine=file, log_level="ERROR", middleware=[note_who_waits], **options)
 
     @step
     async def effect(line: str) -> None:
@@ -50,7 +59,8 @@ def make(file: Path, **options: Any) -> DurableMCP[Any]:
 
 if __name__ == "__main__":
     transport, file = sys.argv[1:3]
+    mcp = make(Path(file), handle_tools=True)
     if transport == "stdio":
-        make(Path(file)).run()
+        mcp.run()
     else:
-        make(Path(file)).run("streamable-http", port=0)
+        mcp.run("streamable-http", port=0)

@@ -113,6 +113,20 @@ async def test_the_handle_says_in_words_what_to_do_next() -> None:
             assert told in words
 
 
+async def test_the_handle_of_a_call_with_a_key_warns_of_nothing_that_would_not_happen() -> None:
+    mcp = make()
+
+    @mcp.tool(signals=[go], handoff_after=AT_ONCE, key="{token}")
+    async def once(token: str, ctx: DurableContext) -> str:
+        return await ctx.receive(go)
+
+    async with Client(mcp) as client:
+        first, second = [await client.call_tool("once", {"token": "a"}) for _ in range(2)]
+        assert first.structured_content == second.structured_content
+        assert "for the same thing it is the same call" in text(first)
+        assert "twice" not in text(first)
+
+
 async def test_a_request_waits_for_its_time_before_it_becomes_a_handle() -> None:
     mcp = make()
     async with trial(mcp) as t:
@@ -169,6 +183,13 @@ async def test_a_server_lists_the_tools_only_if_it_gives_handles() -> None:
         assert {tool.name for tool in (await client.list_tools()).tools} >= TOOLS
     async with Client(DurableMCP[Any]("plain", engine="memory:")) as client:
         assert not {tool.name for tool in (await client.list_tools()).tools} & TOOLS
+
+
+async def test_each_of_the_tools_is_described_in_one_line() -> None:
+    async with Client(make()) as client:
+        described = {tool.name: tool.description or "" for tool in (await client.list_tools()).tools}
+        for name in TOOLS:
+            assert described[name] == " ".join(described[name].split()) != ""
 
 
 async def test_without_them_a_client_waits() -> None:

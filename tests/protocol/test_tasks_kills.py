@@ -20,7 +20,7 @@ from mcp_types import CallToolResult, ElicitResult
 from perdure import DurableMCP
 from perdure.cli.children import listening
 from tests.protocol import test_legacy_tasks as legacy
-from tests.protocol.asking import BOUND, asked, text, until
+from tests.protocol.asking import BOUND, MODES, asked, text, until
 from tests.protocol.tasking import Holding, create, ended, get_task, task_as, update_task
 from tests.protocol.tasking import listening as listening_to
 from tests.protocol.tasks_server import go, make
@@ -246,6 +246,28 @@ async def test_a_server_that_ends_lets_go_of_who_listens_and_of_who_waits_for_a_
             server.process.terminate()
             assert (await stream).meta is not None
             with pytest.raises(MCPError, match="The server restarts"):
+                await waiting
+            async with asyncio.timeout(BOUND):
+                assert await server.process.wait() in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_server_that_ends_lets_go_of_who_awaits_calls(tmp_path: Path, mode: Any) -> None:
+    calls = Calls(tmp_path, "http")
+
+    async def came() -> bool:
+        return "await_calls came" in calls.effects()
+
+    async with (
+        listening(SERVER, "http", str(calls.file)) as server,
+        client_that_may_be_cut(Client(server.address, mode=mode)) as client,
+    ):
+        handle = (await client.call_tool("work", {"token": "a"})).structured_content
+        assert handle is not None
+        async with asked(client.call_tool("await_calls", {"call_ids": [handle["call_id"]]})) as waiting:
+            await until(came)
+            server.process.terminate()
+            with pytest.raises(MCPError, match=r"^The server restarts\. Ask again in a moment\.$"):
                 await waiting
             async with asyncio.timeout(BOUND):
                 assert await server.process.wait() in (0, -signal.SIGTERM)

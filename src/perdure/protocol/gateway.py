@@ -9,8 +9,8 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import replace
 from datetime import timedelta
@@ -86,6 +86,7 @@ class Gateway:
         self._bus = bus
         self._seats = Seats()
         self._attending: set[Waiting] = set()
+        self._looking: set[asyncio.Timeout] = set()
         self._starting = 0
         self._unheard: dict[str, list[Notice]] = {}
         self._draining = False
@@ -183,6 +184,23 @@ class Gateway:
             return (await waiting.until_settled(self._engine, call_id)).view
         finally:
             self._attending.discard(waiting)
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncGenerator[None]:
+        """Around what an ordinary request waits for: it ends with `Restarting` when the server goes."""
+        if self._draining:
+            raise Restarting()
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._looking.add(scope)
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise Restarting() from None
+        finally:
+            self._looking.discard(scope)
 
     # --- coming and going ---
 
@@ -307,6 +325,9 @@ class Gateway:
             seat.waiting.stop(Restarting(seat.call_id))
         for waiting in self._attending:
             waiting.stop(Restarting())
+        for scope in self._looking:
+            if not scope.expired():
+                scope.reschedule(0)
 
     async def close(self) -> None:
         """Nobody waits any more, and what was to be delivered is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
@@ -49,10 +50,15 @@ class Handle(BaseModel):
 
 def handle_of(view: CallView) -> CallToolResult:
     call_id = view.id
+    again = (
+        f"Do not call {view.tool} again for the same thing: it would be done twice."
+        if view.key is None
+        else f"There is no need to call {view.tool} again: for the same thing it is the same call."
+    )
     what = (
         f"{view.tool} goes on, and its result is not there yet. Its call_id is {call_id}. "
         f'To wait for the result, call await_calls with call_ids ["{call_id}"]; to look without waiting, call '
-        f"check_calls. Do not call {view.tool} again for the same thing: it would be done twice."
+        f"check_calls. {again}"
     )
     handle = Handle(call_id=call_id, next=what)
     return CallToolResult(content=[TextContent(type="text", text=what)], structured_content=handle.model_dump())
@@ -159,6 +165,7 @@ class Home(Protocol):
 
     @property
     def engine(self) -> Engine: ...
+    def looking(self) -> AbstractAsyncContextManager[None]: ...
     def add_tool(
         self, fn: Callable[..., Any], *, annotations: ToolAnnotations | None = None, durable: bool = True
     ) -> None: ...
@@ -206,7 +213,7 @@ class HandleTools:
         calls = current_step().calls
         clock = self._home.engine.request_clock
         try:
-            async with asyncio.timeout(None) as scope, asyncio.TaskGroup() as waiting:
+            async with self._home.looking(), asyncio.timeout(None) as scope, asyncio.TaskGroup() as waiting:
                 alarm = clock.alarm(clock.now() + seconds, lambda: scope.reschedule(0))
                 try:
                     tasks = [waiting.create_task(_settled(calls, call_id)) for call_id in call_ids]
@@ -227,12 +234,13 @@ class HandleTools:
     async def answer_call(
         self,
         call_id: str,
-        answer: dict[str, Any] | str | None = None,
-        question: str | None = None,
+        answer: Annotated[
+            dict[str, Any] | str | None, Field(description="The fields of the form, or a text where a model is asked.")
+        ] = None,
+        question: Annotated[str | None, Field(description="Its name, needed where there are several.")] = None,
         action: Literal["accept", "decline", "cancel"] = "accept",
     ) -> str:
-        """Answer what a call asks: the fields of its form, or a text where a model is asked. Ask the user first: the
-        question is theirs. `question` is its name, needed where there are several."""
+        """Answer what a call asks. Ask the user first: the question is theirs."""
         value: Any = answer
         if action != "accept":
             value = DeclinedElicitation() if action == "decline" else CancelledElicitation()
