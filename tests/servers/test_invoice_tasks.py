@@ -70,3 +70,13 @@ async def test_a_task_whose_client_lets_go_of_it_is_not_paid(work: tuple[Service
         with pytest.raises(Refusal, match="it is CANCELLED"):
             await ask(client, "approve_invoice", call_id=task)
     assert found.paid == []
+
+
+async def test_who_sent_an_invoice_gives_it_up_by_its_handle(work: tuple[Services, Trial]) -> None:
+    found, t = work
+    handle = await ask(t.client, "process_invoice", **LARGE)
+    await t.settle()
+    await t.client.call_tool("cancel_call", {"call_id": handle["call_id"]})
+    await t.settle()
+    assert (await ask(t.client, "invoice_status", call_id=handle["call_id"]))["state"] == "CANCELLED"
+    assert found.paid == []
