@@ -36,6 +36,8 @@ class House:
     mcp: DurableMCP[Any]
     """The server in memory; else it only looks."""
     url: str = ""
+    is_dying: bool = False
+    """From then on, clients may fail as they like."""
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     _process: asyncio.subprocess.Process | None = None
 
@@ -44,6 +46,7 @@ class House:
     @asynccontextmanager
     async def life(self) -> AsyncGenerator[None]:
         """Of a server over HTTP."""
+        self.is_dying = False
         self.killed.clear()
         if self.transport in ("stdio", "memory"):
             yield
@@ -82,6 +85,7 @@ class House:
 
     async def kill(self) -> None:
         """In the middle of whatever it does."""
+        self.is_dying = True
         if self._process is not None:
             self._process.kill()
             await self._process.wait()

@@ -109,7 +109,7 @@ class Line:
                 self.is_there.set()
                 await leave.wait()
         except (Exception, asyncio.CancelledError) as error:
-            if not house.killed.is_set():  # what clients make of the death of their server is not looked at
+            if not house.is_dying:
                 self.failures |= dict.fromkeys(self.cells, error)
         finally:
             self.is_there.set()
