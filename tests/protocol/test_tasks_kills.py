@@ -113,7 +113,8 @@ async def test_a_task_that_was_given_ends_though_its_server_is_killed_at_once(ca
         await calls.send(task)
         done = await ended(client.session, task)
         assert text(CallToolResult.model_validate(done.result)) == "a on"
-    assert calls.effects() == ["a began", "a went on"]
+    # A step that its process did not live to record runs again.
+    assert calls.effects() in (["a began", "a went on"], ["a began", "a began", "a went on"])
 
 
 async def test_a_task_goes_on_where_its_killed_server_was(calls: Calls) -> None:
