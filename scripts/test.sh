@@ -23,7 +23,9 @@ interpreter() {
 # The crash suite prints what it killed where, which a worker of pytest-xdist would keep to itself; the demo promises to
 # end within 30 s, and has the machine for itself.
 DEMO=tests/cli/test_demo.py
-.venv/bin/python -m pytest -x -q -n auto --dist worksteal --ignore tests/crash --ignore "$DEMO"
+# Most tests wait for the disk, or for processes of their own.
+WORKERS=$(.venv/bin/python -c 'import os; print(2 * (os.cpu_count() or 1))')
+.venv/bin/python -m pytest -x -q -n "$WORKERS" --dist worksteal --ignore tests/crash --ignore "$DEMO"
 
 mkdir -p "$LOGS"
 main=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
