@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -35,13 +36,12 @@ class MemoryJournal:
             ":memory:", isolation_level=None, check_same_thread=False, cached_statements=256
         )
         self._ledger = Ledger(self._connection, clock, payload_limit)
+        # Not `__del__`: of a journal in a cycle it may come after the connection's own end.
+        weakref.finalize(self, self._connection.close)
         self.probe = probe
         self._loop: asyncio.AbstractEventLoop | None = None
         self._life = 0
         self._is_dead = False
-
-    def __del__(self) -> None:
-        self._connection.close()
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
