@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from perdure.effects import Effects
 from perdure.engine import Answer, CallView, Cancel, Function, GetEntry, Query, Question, QuestionAsk
 from perdure.engines.embedded.engine import Embedded
+from perdure.engines.embedded.hints import Hint, Hints
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, InputUnavailable, Refused
 from tests.engines.functions import ANY, body, child_ask, request_for
 from tests.engines.test_engine_calls import end_of, run, seen
@@ -81,6 +84,39 @@ async def test_who_reads_in_the_journal_that_a_call_asks_finds_it_asking(serve: 
             assert (await engine.get(call)).questions == (question().question,)
             await engine.deliver(call, Answer("approve", YES))
             await end_of(engine, call)
+
+
+async def test_a_question_that_is_no_longer_shown_is_not_shown_again(tmp_path: Path) -> None:
+    path, asks = tmp_path / "calls.sqlite", body(asking)
+    engine, hints = Embedded(path), Hints(path)
+    async with engine.serve([asks]):
+        await hints.open(lambda hint: None)
+        with closing(sqlite3.connect(path)) as connection:
+            ((port,),) = connection.execute("SELECT port FROM processes").fetchall()
+        for turns in range(6):
+            call = (await engine.start(request_for(asks))).call_id
+            await seen(engine, call, has_questions)
+            hints.send([port], Hint("call", (call,)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            _answer_elsewhere(path, call)  # the owner has looked, and does not know yet what it saw
+            if not (await engine.get(call)).questions:
+                assert not (await anext(engine.watch(call))).questions
+            await end_of(engine, call)
+    hints.close()
+
+
+def _answer_elsewhere(path: Path, call: str) -> None:
+    """This event loop stands still meanwhile."""
+
+    async def answer() -> None:
+        engine = Embedded(path)
+        async with engine.serve((), work=False):
+            await engine.deliver(call, Answer("approve", YES))
+
+    thread = Thread(target=asyncio.run, args=(answer(),))
+    thread.start()
+    thread.join()
 
 
 async def test_only_the_first_answer_counts(serve: Serve) -> None:

@@ -102,11 +102,10 @@ class LiveCall(ABC):
         return self._view
 
     async def newest_view(self) -> CallView:
-        """With what it asks by now, as whoever reads the journal sees it already."""
-        if not self._looks_at_questions:
-            return self._view
-        questions = await self.ground.journal.read(OpenQuestions(self.n))
-        return changed(self._view, questions=() if self.left else questions)
+        """With what it asks by now, as whoever reads the journal sees it already; no older one is seen after it."""
+        if self._looks_at_questions:
+            await self._look_at_questions()
+        return changed(self._view, questions=()) if self.left else self._view
 
     def show(self, **changes: Any) -> None:
         """Change the view, and tell those who watch."""
@@ -225,13 +224,16 @@ class LiveCall(ABC):
     def look_at_questions_soon(self) -> None:
         """What the call or a child of it asks may be another now."""
         self._looks_at_questions += 1
-        self.ground.spawn(self._look_at_questions())
+        self.ground.spawn(self._look_soon_at_questions())
 
-    async def _look_at_questions(self) -> None:
+    async def _look_soon_at_questions(self) -> None:
         try:
-            questions = await self.ground.journal.read(OpenQuestions(self.n))
+            await self._look_at_questions()
         finally:
             self._looks_at_questions -= 1
+
+    async def _look_at_questions(self) -> None:
+        questions = await self.ground.journal.read(OpenQuestions(self.n))  # reads end in the order they began
         if not self.left and questions != self._view.questions:
             self.show(questions=questions)
 
