@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from perdure.cli.problem import Problem
 
-ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+\S*")
+ADDRESS = re.compile(r"(?:Listening on )?(http://127\.0\.0\.1:\d+\S*)")
+"""A whole line: what a server has asked others, before it listens, may be in its log."""
 
 
 @dataclass
@@ -38,8 +39,8 @@ class Child:
 
     async def read_address(self) -> None:
         while (line := await self._line()) is not None:
-            if found := ADDRESS.search(line):
-                self.address = found[0]
+            if found := ADDRESS.fullmatch(line):
+                self.address = found[1]
                 return
         raise Problem("A process ended before it listened:\n" + "\n".join(self.said))
 
