@@ -117,9 +117,6 @@ class Reader:
 @contextmanager
 def reader(folder: Path) -> Generator[Reader]:
     """In a folder of its own, whose processes end with it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
@@ -128,7 +125,7 @@ def reader(folder: Path) -> Generator[Reader]:
         "COLUMNS": "100",
         "NO_PROXY": "127.0.0.1",
     }
-    with (folder / "shell.log").open("w") as errors:
+    with (folder / "shell.log").open("w") as errors, held_port() as port:
         shell = subprocess.Popen(
             ["bash", "--norc"],
             stdin=subprocess.PIPE,
@@ -146,6 +143,18 @@ def reader(folder: Path) -> Generator[Reader]:
             # Its own background jobs, those that were not ended by the page.
             shell.stdin.write("kill -9 $(jobs -p)\n")
             shell.communicate(timeout=BOUND)
+
+
+@contextmanager
+def held_port() -> Generator[int]:
+    """A free port, which on Linux is given to nobody else between two lives of a server on it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        if sys.platform != "linux":
+            held.close()  # it would keep the port from the server too
+        yield port
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:
