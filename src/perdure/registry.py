@@ -33,7 +33,7 @@ from perdure.errors import Refused
 from perdure.job import Arguments as JobArguments
 from perdure.job import Job
 from perdure.key import KeyOf, key_of
-from perdure.protocol.asked import asked_context
+from perdure.protocol.current_request import current_context
 from perdure.sampler import Sampler
 from perdure.signal import Signal
 from perdure.tool import (
@@ -271,7 +271,7 @@ class Registry:
     ) -> BodyFunction | WholeStep:
         def sdk_context_of(facts: CallFacts) -> Context[Any, Any]:
             # In a first life, that of the request which it runs for.
-            return asked_context() or self._home.unattended(facts.call_id, kind)
+            return current_context() or self._home.unattended(facts.call_id, kind)
 
         return run_of(
             fn,

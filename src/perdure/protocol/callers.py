@@ -12,7 +12,7 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken, principal_components
 from starlette.requests import HTTPConnection
 
-from perdure.engine import Principal
+from perdure.engine import MACHINE, Principal
 from perdure.protocol import sdk
 
 
@@ -24,7 +24,7 @@ class Caller:
     principal: Principal | None = None
 
 
-MACHINE = Caller("machine")
+OWN_USER = Caller(MACHINE)
 """The machine's own user."""
 
 NOBODY = Caller(None)
@@ -51,11 +51,11 @@ def caller_of(ctx: sdk.RequestContext, doors: Doors) -> Caller:
     """
     http: Any = ctx.request
     if http is None:
-        return MACHINE
+        return OWN_USER
     if (principal := _principal(http, doors)) is not None:
         return Caller(principal.caller, principal)
     if _is_own_user(http, doors):
-        return MACHINE
+        return OWN_USER
     session = sdk.session_id(ctx)
     return NOBODY if session is None else Caller(f"session:{session}")
 

@@ -32,11 +32,10 @@ from perdure.core.commands import NotifyChange
 from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, QuestionKind, Request, WholeStep
 from perdure.errors import AlreadyAnswered, CallEnded, CallerUnknown, CallNotFound
 from perdure.protocol.answer import failure_of
-from perdure.protocol.callers import MACHINE, Caller, Doors, caller_of
+from perdure.protocol.callers import Caller
 from perdure.protocol.conversation import Conversation, Nobody
-from perdure.protocol.handoff import Handoff
 from perdure.protocol.inputs import answers_in
-from perdure.protocol.replies import Finished, NeedsInput, Reply
+from perdure.protocol.replies import Finished, Handoff, NeedsInput, Reply
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.seats import Seat, Seats
 from perdure.protocol.sessions import SessionConversation
@@ -74,15 +73,20 @@ class Restarting(MCPError):
 
 
 class Gateway:
-    """One per opening of an engine. `doors` tells of each request how it reached the server."""
+    """One per opening of an engine. `caller_of` tells of each request who sent it."""
 
     def __init__(
-        self, engine: Engine, *, adopt_within: timedelta, doors: Callable[[RequestContext], Doors], bus: SubscriptionBus
+        self,
+        engine: Engine,
+        *,
+        adopt_within: timedelta,
+        caller_of: Callable[[RequestContext | None], Caller],
+        bus: SubscriptionBus,
     ) -> None:
         self._engine = engine
         self._is_open = True
         self._adopt_within = adopt_within
-        self._doors = doors
+        self._caller_of = caller_of
         self._bus = bus
         self._seats = Seats()
         self._attending: set[Waiting] = set()
@@ -104,7 +108,7 @@ class Gateway:
         """What the call has for the request. Raises what it failed with, fit for the SDK's own conversions."""
         if self._draining:
             raise Restarting()
-        caller = MACHINE if ctx is None else caller_of(ctx, self._doors(ctx))
+        caller = self._caller_of(ctx)
         conversation = told_by(ctx, durable)
         brought = brought_by(ctx, durable)
         handoff_after, answerable = (None, NO_KINDS) if handoff is None else (handoff.after, handoff.answerable)

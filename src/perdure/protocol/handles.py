@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
@@ -16,11 +15,12 @@ from pydantic import BaseModel, Field
 
 from perdure.calls import Calls
 from perdure.context import current_step
-from perdure.engine import CallView, Engine, Question
+from perdure.engine import CallView, Question
 from perdure.errors import CallNotFound
 from perdure.protocol.answer import FOR_CLIENTS, error_result, failure_of, tool_error
 from perdure.protocol.inputs import until_taken
 from perdure.protocol.outcomes import tool_result
+from perdure.protocol.reception import Reception
 from perdure.protocol.task_view import status_message
 
 P = ParamSpec("P")
@@ -160,17 +160,6 @@ def _shown(views: dict[str, CallView | None]) -> CallToolResult:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-class Home(Protocol):
-    """The server that lists them."""
-
-    @property
-    def engine(self) -> Engine: ...
-    def looking(self) -> AbstractAsyncContextManager[None]: ...
-    def add_tool(
-        self, fn: Callable[..., Any], *, annotations: ToolAnnotations | None = None, durable: bool = True
-    ) -> None: ...
-
-
 CallIds = Annotated[list[str], Field(min_length=1, max_length=MOST, description="The call_id of each call.")]
 
 
@@ -189,18 +178,28 @@ def _clearly(
     return run
 
 
+class Listing(Protocol):
+    """The server that lists them."""
+
+    def add_tool(
+        self, fn: Callable[..., Any], *, annotations: ToolAnnotations | None = None, durable: bool = True
+    ) -> None: ...
+
+
 class HandleTools:
     """Ordinary tools: whoever calls them reaches the calls of nobody else."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
+
+    def add_to(self, server: Listing) -> None:
         looks = ToolAnnotations(read_only_hint=True)
         acts = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True)
         ends = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
-        home.add_tool(self.check_calls, annotations=looks, durable=False)
-        home.add_tool(self.await_calls, annotations=looks, durable=False)
-        home.add_tool(self.cancel_call, annotations=ends, durable=False)
-        home.add_tool(self.answer_call, annotations=acts, durable=False)
+        server.add_tool(self.check_calls, annotations=looks, durable=False)
+        server.add_tool(self.await_calls, annotations=looks, durable=False)
+        server.add_tool(self.cancel_call, annotations=ends, durable=False)
+        server.add_tool(self.answer_call, annotations=acts, durable=False)
 
     async def check_calls(self, call_ids: CallIds) -> Annotated[CallToolResult, CallStates]:
         """Look at calls that go on, without waiting: their state, what they ask, the results of those that ended."""
@@ -211,9 +210,9 @@ class HandleTools:
     ) -> Annotated[CallToolResult, CallStates]:
         """Wait until each of these calls has ended or asks something, for some seconds at most; then look at them."""
         calls = current_step().calls
-        clock = self._home.engine.request_clock
+        clock = self._reception.engine.request_clock
         try:
-            async with self._home.looking(), asyncio.timeout(None) as scope, asyncio.TaskGroup() as waiting:
+            async with self._reception.looking(), asyncio.timeout(None) as scope, asyncio.TaskGroup() as waiting:
                 alarm = clock.alarm(clock.now() + seconds, lambda: scope.reschedule(0))
                 try:
                     tasks = [waiting.create_task(_settled(calls, call_id)) for call_id in call_ids]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
 
 from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from perdure.engine import CallView, Engine, QuestionKind
+from perdure.engine import Engine, QuestionKind
 from perdure.protocol import legacy_tasks
 from perdure.protocol.handles import handle_of
 from perdure.protocol.legacy_tasks import asks_for_task, no_task
+from perdure.protocol.replies import Handoff
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.stateless import is_for
 from perdure.protocol.task_view import now_of
@@ -29,39 +28,19 @@ TO_PEOPLE = frozenset[QuestionKind](("form", "url"))
 EVERYTHING = frozenset[QuestionKind]((*TO_PEOPLE, "sampling"))
 
 
-@dataclass(frozen=True, slots=True)
-class Handoff:
-    """The other way to a call's answer that a request has."""
-
-    after: timedelta | None
-    """How long it waits before it takes that way; None: for as long as it can."""
-    answerable: frozenset[QuestionKind]
-    """What can be answered on that way, whatever the client can be asked."""
-    reply: Callable[[CallView], Any]
-    """What the request gets for the call that goes on."""
-
-
 def refuse_task(tool: str, ctx: RequestContext | None) -> None:
     """Of what is not recorded nothing can be fetched later."""
     if ctx is not None and asks_for_task(ctx) and ctx.params is not None and ctx.params.get("name") == tool:
         raise no_task(tool)
 
 
-class Home(Protocol):
-    @property
-    def engine(self) -> Engine: ...
-    @property
-    def sampler(self) -> Any:
-        """The server's own model, or None."""
-        ...
-
-
 class Handoffs:
-    """Of one server. `handles`: clients that know no tasks get handles."""
+    """Of one server. `handles`: clients that know no tasks get handles; `has_model`: the server samples by itself."""
 
-    def __init__(self, home: Home, *, handles: bool) -> None:
-        self._home = home
-        self.handles = handles
+    def __init__(self, engine: Callable[[], Engine], *, handles: bool, has_model: bool) -> None:
+        self._engine = engine
+        self._handles = handles
+        self._answerable = TO_PEOPLE if has_model else EVERYTHING
 
     def of(self, durable: Durable, ctx: RequestContext | None) -> Handoff | None:
         """None where a request waits for the end. Raises where the client cannot hold what the tool requires."""
@@ -74,22 +53,18 @@ class Handoffs:
         # Nobody waits for what is handed off at once: whether its client could be asked is no matter.
         answerable = self._answerable if after == AT_ONCE else NOTHING
         if asks_for_task(ctx):
-            return Handoff(AT_ONCE, answerable, lambda view: legacy_tasks.created_task(view, now_of(self._home.engine)))
+            return Handoff(AT_ONCE, answerable, lambda view: legacy_tasks.created_task(view, now_of(self._engine())))
         if takes_tasks(ctx):
-            return Handoff(after, answerable, lambda view: created_task(view, now_of(self._home.engine)))
-        if self.handles and after is not None:
+            return Handoff(after, answerable, lambda view: created_task(view, now_of(self._engine())))
+        if self._handles and after is not None:
             return Handoff(after, self._answerable, handle_of)
         if durable.options.task == "required":
             raise _required(durable, ctx)
         return None
 
-    @property
-    def _answerable(self) -> frozenset[QuestionKind]:
-        return EVERYTHING if self._home.sampler is None else TO_PEOPLE
-
     def may_give_handle(self, durable: Durable) -> bool:
         options = durable.options
-        return self.handles and (
+        return self._handles and (
             options.task == "required" or (options.task == "optional" and options.handoff_after is not None)
         )
 

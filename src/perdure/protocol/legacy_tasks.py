@@ -13,7 +13,7 @@ from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from mcp.server import Server
 from mcp.server.context import CallNext, HandlerResult
@@ -30,11 +30,10 @@ from mcp_types import (
 from pydantic import BaseModel
 
 from perdure.calls import Calls
-from perdure.engine import CallView, DeleteEntry, Engine, GetEntry, ListEntries, Question, QuestionKind, SetEntry
+from perdure.engine import CallView, DeleteEntry, GetEntry, ListEntries, Question, QuestionKind, SetEntry
 from perdure.errors import CallEnded, CallNotFound, Refused
 from perdure.protocol.answer import failure_of
-from perdure.protocol.callers import Caller
-from perdure.protocol.conversation import Conversation
+from perdure.protocol.reception import Reception
 from perdure.protocol.sdk import RequestContext, watchers_of
 from perdure.protocol.sessions import SessionConversation
 from perdure.protocol.task_view import (
@@ -116,18 +115,6 @@ class TaskNews(BaseModel):
 # --- serving them ---------------------------------------------------------------------------------
 
 
-class Home(Protocol):
-    """The server whose calls are shown."""
-
-    @property
-    def engine(self) -> Engine: ...
-    def calls_for(self, ctx: RequestContext) -> Calls: ...
-    def caller_for(self, ctx: RequestContext) -> Caller: ...
-    async def attend(self, call_id: str, conversation: Conversation) -> CallView:
-        """Wait until a call is settled, and ask its questions meanwhile."""
-        ...
-
-
 Handler = Callable[[RequestContext, Any], Awaitable[HandlerResult]]
 
 
@@ -144,8 +131,8 @@ class Asker:
 class LegacyTasks:
     """A `ServerMiddleware`, and the handlers of its methods."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
 
     async def __call__(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
         result = await call_next(ctx)
@@ -200,7 +187,7 @@ class LegacyTasks:
         except CallEnded as error:
             status = await self._status(error.view, asker)
             raise MCPError(INVALID_PARAMS, f"The task has ended already: it is {status}") from error
-        await self._home.engine.store(CANCELLED, SetEntry(asker.name, view.id, b"true"))
+        await self._reception.engine.store(CANCELLED, SetEntry(asker.name, view.id, b"true"))
         await self._tidy(asker)
         with suppress(CallNotFound):  # of a shared call the client has let go
             view = await asker.calls.get(view.id)
@@ -213,7 +200,7 @@ class LegacyTasks:
         asker = self._asker(ctx)
         view = await found_task(asker.calls, params.task_id)
         if not view.is_over and not await self._is_cancelled(view, asker):
-            view = await self._home.attend(view.id, _AboutTask(ctx))
+            view = await self._reception.attend(view.id, _AboutTask(ctx))
         if view.status == "stuck":
             raise MCPError(INTERNAL_ERROR, str(failure_of(view)))
         return _related(await self._answer(view, asker), view.id)
@@ -226,11 +213,11 @@ class LegacyTasks:
     # --- the status ---
 
     def _asker(self, ctx: RequestContext) -> Asker:
-        name = self._home.caller_for(ctx).id or ""
-        return Asker(name, self._home.calls_for(ctx), SessionConversation(ctx).asks)
+        name = self._reception.caller_id(ctx) or ""
+        return Asker(name, self._reception.calls_for(ctx), SessionConversation(ctx).asks)
 
     async def _shown(self, view: CallView, asker: Asker) -> dict[str, Any]:
-        return task_of(view, await self._status(view, asker), now_of(self._home.engine))
+        return task_of(view, await self._status(view, asker), now_of(self._reception.engine))
 
     async def _status(self, view: CallView, asker: Asker) -> TaskStatus:
         return "cancelled" if await self._is_cancelled(view, asker) else status_of(view, asker.asks)
@@ -239,11 +226,11 @@ class LegacyTasks:
         """By request, for which a client is told so at once; the call may still be cleaning up."""
         if view.status == "cancelled":
             return True
-        return bool((await self._home.engine.store(CANCELLED, GetEntry(asker.name, view.id))).entries)
+        return bool((await self._reception.engine.store(CANCELLED, GetEntry(asker.name, view.id))).entries)
 
     async def _tidy(self, asker: Asker) -> None:
         """Forget a few that need not be remembered: those that ended as cancelled, and those that are gone."""
-        engine = self._home.engine
+        engine = self._reception.engine
         # From anywhere on, or those that must stay would hide the others behind them.
         some = ListEntries(asker.name, after=secrets.token_hex(16), limit=FEW)
         for call_id, _ in (await engine.store(CANCELLED, some)).entries:

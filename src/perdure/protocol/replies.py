@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
-from perdure.engine import CallView, Question
+from perdure.engine import CallView, Question, QuestionKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +33,15 @@ class HandedOff:
 
 
 Reply = Finished | NeedsInput | HandedOff
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """The other way to a call's answer that a request has."""
+
+    after: timedelta | None
+    """How long it waits before it takes that way; None: for as long as it can."""
+    answerable: frozenset[QuestionKind]
+    """What can be answered on that way, whatever the client can be asked."""
+    reply: Callable[[CallView], Any]
+    """What the request gets for the call that goes on."""

@@ -27,10 +27,11 @@ from pydantic import BaseModel
 from perdure.calls import Calls
 from perdure.engine import QuestionKind
 from perdure.errors import CallNotFound
+from perdure.protocol.reception import Reception
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.stateless import StatelessConversation
 from perdure.protocol.task_view import now_of
-from perdure.protocol.tasks import TASKS, Home, detailed_task, found_task
+from perdure.protocol.tasks import TASKS, detailed_task, found_task
 
 MOST_TASKS = 1000
 """That one stream is told of: each costs a watch."""
@@ -47,8 +48,8 @@ class TaskNews(BaseModel):
 class TaskListening:
     """A `ServerMiddleware`."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
 
     async def __call__(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
         if ctx.method != "subscriptions/listen" or ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
@@ -57,11 +58,11 @@ class TaskListening:
         if not wanted:
             return await call_next(ctx)
         require_client_extension(ctx, TASKS)
-        tasks = await _seen(self._home.calls_for(ctx), wanted)
+        tasks = await _seen(self._reception.calls_for(ctx), wanted)
         refused: MCPError | None = None
         result: HandlerResult = None
         async with anyio.create_task_group() as telling:
-            stream = _Stream(ctx, self._home, tasks, telling)
+            stream = _Stream(ctx, self._reception, tasks, telling)
             try:
                 result = await call_next(replace(ctx, session=cast("ServerSession", stream)))
             except MCPError as error:
@@ -97,12 +98,12 @@ async def _seen(calls: Calls, task_ids: list[str]) -> list[str]:
 class _Stream:
     """The session as the SDK's listen sees it: when that acknowledges, it names the tasks too, and begins to tell."""
 
-    def __init__(self, ctx: RequestContext, home: Home, tasks: list[str], telling: TaskGroup) -> None:
+    def __init__(self, ctx: RequestContext, reception: Reception, tasks: list[str], telling: TaskGroup) -> None:
         self._session = ctx.session
         self._request_id = ctx.request_id
         self._asks = StatelessConversation(ctx).asks
-        self._calls = home.calls_for(ctx)
-        self._engine = home.engine
+        self._calls = reception.calls_for(ctx)
+        self._engine = reception.engine
         self._tasks = tasks
         self._telling = telling
 

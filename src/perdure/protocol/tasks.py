@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from mcp.server.context import HandlerResult
 from mcp.server.extension import Extension, MethodBinding
@@ -20,9 +20,10 @@ from mcp_types import HEADER_MISMATCH, INVALID_PARAMS, RequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.calls import Calls
-from perdure.engine import CallView, Engine, QuestionKind
+from perdure.engine import CallView, QuestionKind
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound
 from perdure.protocol.inputs import answers_in, input_requests, until_taken
+from perdure.protocol.reception import Reception
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.stateless import StatelessConversation
 from perdure.protocol.task_view import (
@@ -98,16 +99,6 @@ def _task(view: CallView, status: TaskStatus, now: datetime, *, is_asked: bool) 
 # --- the methods ----------------------------------------------------------------------------------
 
 
-class Home(Protocol):
-    """The server whose calls are shown."""
-
-    @property
-    def engine(self) -> Engine: ...
-    def calls_for(self, ctx: RequestContext) -> Calls:
-        """The calls of whoever sent the request."""
-        ...
-
-
 class TaskParams(RequestParams):
     task_id: str
 
@@ -119,8 +110,8 @@ class UpdateTaskParams(TaskParams):
 class Tasks(Extension):
     identifier = TASKS
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
 
     def methods(self) -> Sequence[MethodBinding]:
         return [
@@ -133,7 +124,7 @@ class Tasks(Extension):
         view = await self._found(ctx, params)
         return {
             "resultType": "complete",
-            **detailed_task(view, StatelessConversation(ctx).asks, now_of(self._home.engine)),
+            **detailed_task(view, StatelessConversation(ctx).asks, now_of(self._reception.engine)),
         }
 
     async def _update(self, ctx: RequestContext, params: UpdateTaskParams) -> HandlerResult:
@@ -141,21 +132,21 @@ class Tasks(Extension):
         answers = answers_in(params.input_responses, view.questions)
         for answer in answers:
             with suppress(AlreadyAnswered, CallEnded):  # somebody was faster
-                await self._home.engine.deliver(view.id, answer)
+                await self._reception.engine.deliver(view.id, answer)
         if answers:
-            await until_taken(self._home.calls_for(ctx), view.id, [answer.name for answer in answers])
+            await until_taken(self._reception.calls_for(ctx), view.id, [answer.name for answer in answers])
         return {"resultType": "complete"}
 
     async def _cancel(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
         view = await self._found(ctx, params)
         with suppress(CallEnded):
-            await self._home.calls_for(ctx).cancel(view.id, reason="by its client")
+            await self._reception.calls_for(ctx).cancel(view.id, reason="by its client")
         return {"resultType": "complete"}
 
     async def _found(self, ctx: RequestContext, params: TaskParams) -> CallView:
         require_client_extension(ctx, TASKS)
         _check_header(ctx, params.task_id)
-        return await found_task(self._home.calls_for(ctx), params.task_id)
+        return await found_task(self._reception.calls_for(ctx), params.task_id)
 
 
 def _bind(method: str, params: type[Any], handler: Callable[[RequestContext, Any], Any]) -> MethodBinding:

@@ -1,4 +1,4 @@
-"""The request that is being handled, for what the SDK calls without it."""
+"""The request that is being answered, for what the SDK calls without it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from perdure.protocol.sdk import RequestContext
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CurrentRequest:
     context: Context[Any, Any] | None
     raw: Mapping[str, Any] | str
     """Arguments, or the URI of a resource."""
 
 
-_asked: ContextVar[Asked | None] = ContextVar("perdure_asked", default=None)
+_current: ContextVar[CurrentRequest | None] = ContextVar("perdure_current_request", default=None)
 
 
 @contextmanager
-def asking(context: Context[Any, Any] | None, raw: Mapping[str, Any] | str) -> Generator[None]:
-    token = _asked.set(Asked(context, raw))
+def answering(context: Context[Any, Any] | None, raw: Mapping[str, Any] | str) -> Generator[None]:
+    token = _current.set(CurrentRequest(context, raw))
     try:
         yield
     finally:
-        _asked.reset(token)
+        _current.reset(token)
 
 
-def asked_raw() -> Mapping[str, Any] | str | None:
-    asked = _asked.get()
-    return None if asked is None else asked.raw
+def current_raw() -> Mapping[str, Any] | str | None:
+    current = _current.get()
+    return None if current is None else current.raw
 
 
-def asked_context() -> Context[Any, Any] | None:
-    asked = _asked.get()
-    return None if asked is None else asked.context
+def current_context() -> Context[Any, Any] | None:
+    current = _current.get()
+    return None if current is None else current.context
 
 
 def request_of(context: Context[Any, Any] | None) -> RequestContext | None:
