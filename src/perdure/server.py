@@ -148,7 +148,9 @@ class DurableMCP(Decorators[App]):
         self._user_lifespan = _no_lifespan if lifespan is None else lifespan
         self._registry = Registry(self, {} if defaults is None else defaults)
         self._tools = {}
-        bus = mcp_server_options.setdefault("subscriptions", InMemorySubscriptionBus())
+        bus = mcp_server_options.get("subscriptions")
+        if bus is None:
+            bus = mcp_server_options["subscriptions"] = InMemorySubscriptionBus()
         self._bus: SubscriptionBus = bus or InMemorySubscriptionBus()
         self._lifetime: Lifetime[App] = Lifetime(self._registry.functions, self._new_life)
         self._entrances = Entrances(Doors(auth=mcp_server_options.get("auth") is not None, principal=principal))
