@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perdure.core import commands as c
@@ -38,13 +37,10 @@ from perdure.core.events import (
 )
 from perdure.core.past import past_of
 from perdure.core.record import changed
-from perdure.engine import BodyFunction, CallFacts, Function, Notice, Place, StoreReply
+from perdure.engine import BodyFunction, CallFacts, Function, Notice
 from perdure.engines.embedded.clock import Alarm
+from perdure.engines.embedded.deciding import awaited_after, event_of, unit_for
 from perdure.engines.embedded.journal import (
-    AppendChild,
-    AppendJoin,
-    AppendQuestion,
-    AppendStore,
     Attempt,
     Claimed,
     Continue,
@@ -75,8 +71,6 @@ FED_LATER = Started | StoreReturned | ChildStarted | ChildRefused | Asked
 
 NEW = c.Mark | c.SetStatus | c.ReportProgress | c.Finish
 """Commands that no recorded event implies."""
-
-DatabaseUnit = AppendStore | AppendChild | AppendJoin | AppendQuestion
 
 
 class BodyCall(LiveCall):
@@ -474,11 +468,10 @@ class BodyCall(LiveCall):
         # there to notice.
         self.after_inbox(fire)
 
-    # --- units that the database decides ---
+    # --- asks that the database decides ---
 
     def _submit(self, command: c.Decided) -> None:
         now = self.ground.clock.now()
-        unit = self._decided_unit(command, now)
         self._undecided += 1
         self._commits_in_flight += 1
 
@@ -490,65 +483,27 @@ class BodyCall(LiveCall):
             if error is not None:
                 self.refused(error)
                 return
-            event = self._decided_event(command, result, now)
+            self._heed(result)
+            event = event_of(command, result, now)
+            if (ask := awaited_after(command, event)) is not None:
+                self._await(ask)
             self._feed(event, recorded=True)
             self._feed_backlog()
-            if isinstance(event, ChildStarted) and event.call_id != child_call_id(self.call_id, self.place(event.key)):
-                # It was there before us, and may have ended already.
-                self.look_soon()
 
-        self.ground.journal.write(unit, decided)
+        self.ground.journal.write(unit_for(command, self.held, self.place(command.key), now), decided)
 
-    def _decided_unit(self, command: c.Decided, now: float) -> DatabaseUnit:
-        place: dict[str, Any] = {
-            "n": self.n,
-            "epoch": self.held.epoch,
-            "at": now,
-            "key": command.key,
-            "name": command.name,
-            "digest": command.digest,
-        }
-        match command:
-            case c.UseStore():
-                return AppendStore(store=command.store, operation=command.operation, **place)
-            case c.StartChild():
-                request = replace(
-                    command.options,
-                    caller=self.caller,
-                    principal=self.principal,
-                    waiting=None,
-                    parent=Place(self.call_id, command.key),
-                    call_id=child_call_id(self.call_id, self.place(command.key)),
-                )
-                return AppendChild(request=request, detached=command.detached, **place)
-            case c.JoinCall():
-                return AppendJoin(call_id=command.call_id, **place)
-            case c.AskQuestion():
-                return AppendQuestion(ask=command.question, **place)
-
-    def _decided_event(self, command: c.Decided, result: Any, now: float) -> Fed:
-        match command:
-            case c.UseStore():
-                reply: StoreReply = result
-                return StoreReturned(command.key, command.name, command.digest, reply.to_bytes(), now)
-            case c.StartChild() | c.JoinCall():
-                started: ChildStarted | ChildRefused = result
-                if isinstance(started, ChildStarted):
-                    self.ground.call_started(started.call_id)
-                    if isinstance(command, c.JoinCall) or not command.detached:
-                        own = isinstance(command, c.StartChild)
-                        self._await(c.AwaitEnd(started.key, started.call_id, own=own))
-                return started
-            case c.AskQuestion():
-                return self._asked(result)
-
-    def _asked(self, result: QuestionAsked) -> Asked:
-        asked = result.asked
-        if asked.error is None:
-            self.look_at_questions_soon()
-            self.ground.wake(result.told)
-            self._await(c.AwaitAnswer(asked.key, asked.question))
-        return asked
+    def _heed(self, result: Any) -> None:
+        """Others whom it concerns look at it."""
+        match result:
+            case ChildStarted():
+                self.ground.call_started(result.call_id)
+                if result.call_id != child_call_id(self.call_id, self.place(result.key)):
+                    self.look_soon()  # it was there before us, and may have ended already
+            case QuestionAsked() if result.asked.error is None:
+                self.look_at_questions_soon()
+                self.ground.wake(result.told)
+            case _:
+                pass
 
     def _await(self, ask: Awaited) -> None:
         assert self._body is not None
