@@ -124,6 +124,37 @@ async def test_a_timeline_shows_the_timer_that_is_next(serve: Serve) -> None:
         assert at.endswith("UTC")
 
 
+async def test_times_farther_than_datetimes_go_are_shown_as_the_last_one(serve: Serve) -> None:
+    async def naps(effects: Effects, _: None) -> None:
+        await asyncio.sleep(timedelta.max.total_seconds())
+
+    async def tries(effects: Effects, _: None) -> None:
+        def not_yet() -> None:
+            raise TryAgain("much later", after=timedelta.max)
+
+        await step(effects, not_yet, retry=AT_ONCE)
+
+    async def ends(effects: Effects, _: None) -> None:
+        return
+
+    functions = body(naps), body(tries), body(ends)
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    async with serve(*functions) as engine:
+        asked = [
+            *(request_for(function, deadline=timedelta.max, retain=timedelta.max) for function in functions),
+            request_for(functions[0], after=timedelta.max),
+        ]
+        calls = [(await engine.start(request)).call_id for request in asked]
+        for call in calls[:2]:
+            await seen(engine, call, lambda view: view.status == "waiting")
+        assert (await engine.timeline(calls[0]))[-1].name == "9999-12-31 23:59:59 UTC"
+        assert (await engine.timeline(calls[1]))[-1].next_attempt == last
+        await end_of(engine, calls[2])
+        assert (await engine.get(calls[2])).expires == last
+        assert len((await engine.find(Query())).calls) == 4
+        assert (await engine.get(calls[3])).wakes == last
+
+
 async def test_an_outcome_is_still_there_after_a_restart(serve: Serve) -> None:
     async def three(effects: Effects, _: None) -> int:
         return await step(effects, add, 1, 2)

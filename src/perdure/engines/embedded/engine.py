@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -52,6 +52,7 @@ from perdure.engines.embedded.journal import (
 )
 from perdure.engines.embedded.ledger import PAYLOAD_LIMIT
 from perdure.engines.embedded.memory import MemoryJournal
+from perdure.engines.embedded.moment import moment
 from perdure.engines.embedded.presence import Alone, AmongOthers, Presence
 from perdure.engines.embedded.sqlite import SqliteJournal
 from perdure.engines.embedded.timeline import timeline
@@ -378,7 +379,7 @@ class _Serving:
         record = await self.journal.read(ReadRecord(call_id))
         call = None if self._worker is None else self._worker.live.get(call_id)
         wake_at = None if call is None or call.left or not call.is_idle else call.wake_at
-        return timeline(record, None if wake_at is None else datetime.fromtimestamp(wake_at, UTC))
+        return timeline(record, None if wake_at is None else moment(wake_at))
 
     def watch(self, call_id: str, after: int) -> AsyncIterator[CallView]:
         return self._watchers.watch(call_id, after, self.get)

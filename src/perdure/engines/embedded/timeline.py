@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 
 from perdure.core.codec import describe_error
 from perdure.core.events import (
@@ -29,6 +29,7 @@ from perdure.core.events import (
 )
 from perdure.engine import TimelineEntry
 from perdure.engines.embedded.journal import Attempt, Record
+from perdure.engines.embedded.moment import moment
 
 
 def timeline(record: Record, wakes: datetime | None = None) -> list[TimelineEntry]:
@@ -48,7 +49,7 @@ def timeline(record: Record, wakes: datetime | None = None) -> list[TimelineEntr
 
 
 def _line(event: Event, attempts: dict[str, Attempt]) -> TimelineEntry:
-    at = _time(event.at)
+    at = moment(event.at)
     match event:
         case Started():
             return TimelineEntry(at, "started", f"on Python {event.python}")
@@ -56,13 +57,13 @@ def _line(event: Event, attempts: dict[str, Attempt]) -> TimelineEntry:
             return TimelineEntry(at, "resumed", "")
         case StepReturned():
             error = _errors(attempts.get(event.key)) if event.attempts > 1 else None
-            return TimelineEntry(at, "step", event.name, event.attempts, _time(event.began), at, error)
+            return TimelineEntry(at, "step", event.name, event.attempts, moment(event.began), at, error)
         case StepRaised():
             error = describe_error(event.error)
-            return TimelineEntry(at, "step failed", event.name, event.attempts, _time(event.began), at, error)
+            return TimelineEntry(at, "step failed", event.name, event.attempts, moment(event.began), at, error)
         case StepLate():
             error = None if event.error is None else describe_error(event.error)
-            return TimelineEntry(at, "step too late", event.name, event.attempts, _time(event.began), at, error)
+            return TimelineEntry(at, "step too late", event.name, event.attempts, moment(event.began), at, error)
         case TimerFired():
             return TimelineEntry(at, "timer", event.key)
         case Signalled():
@@ -97,23 +98,23 @@ def _line(event: Event, attempts: dict[str, Attempt]) -> TimelineEntry:
 
 def _pending(attempt: Attempt) -> TimelineEntry:
     return TimelineEntry(
-        _time(attempt.last_began),
+        moment(attempt.last_began),
         "step tried" if attempt.ended else "step begun",
         attempt.name,
         attempt.count,
-        began=_time(attempt.first_began),
+        began=moment(attempt.first_began),
         error=_errors(attempt),
-        next_attempt=None if attempt.next_at is None else _time(attempt.next_at),
+        next_attempt=None if attempt.next_at is None else moment(attempt.next_at),
     )
 
 
 def _asleep(record: Record, wakes: datetime | None) -> Iterator[TimelineEntry]:
     """The timer that is next. What is next may also be an attempt, which has its own line, or the very beginning."""
     others = [attempt.next_at for attempt in record.attempts] + [record.events[0].at]
-    if wakes is not None and not any(at is not None and _time(at) == wakes for at in others):
-        is_deadline = record.deadline is not None and _time(record.deadline) == wakes
+    if wakes is not None and not any(at is not None and moment(at) == wakes for at in others):
+        is_deadline = record.deadline is not None and moment(record.deadline) == wakes
         yield TimelineEntry(
-            record.view.updated or _time(record.events[-1].at),
+            record.view.updated or moment(record.events[-1].at),
             "deadline at" if is_deadline else "sleeps until",
             f"{wakes:%Y-%m-%d %H:%M:%S} UTC",
         )
@@ -123,11 +124,11 @@ def _unread(record: Record) -> Iterator[TimelineEntry]:
     for row in record.inbox:
         match row.event:
             case Signalled():
-                yield TimelineEntry(_time(row.event.at), "signal (unread)", row.event.name)
+                yield TimelineEntry(moment(row.event.at), "signal (unread)", row.event.name)
             case CancelAsked():
-                yield TimelineEntry(_time(row.event.at), "cancel (unread)", row.event.reason)
+                yield TimelineEntry(moment(row.event.at), "cancel (unread)", row.event.reason)
             case Answered():
-                yield TimelineEntry(_time(row.event.at), "answer (unread)", row.event.question)
+                yield TimelineEntry(moment(row.event.at), "answer (unread)", row.event.question)
             case _:
                 pass
 
@@ -137,7 +138,3 @@ def _errors(attempt: Attempt | None) -> str | None:
     if attempt is None or attempt.first_error in (None, attempt.last_error):
         return None if attempt is None else attempt.last_error
     return f"{attempt.last_error} (at first: {attempt.first_error})"
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from perdure.core.codec import encode_error
 from perdure.engine import NOBODY, CallView, Principal, Progress, Question, SignalSpec
 from perdure.engines.embedded.journal import Held
 from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.moment import moment
 from perdure.errors import PerdureError, Stuck
 
 Row = Sequence[Any]
@@ -101,7 +102,7 @@ def view_of(row: Row, now: float) -> CallView:
         signals=() if signals is None else signals_from(signals),
         progress=None if progress is None else Progress(*json.loads(progress)),
         version=version,
-        created=datetime.fromtimestamp(created, UTC),
+        created=moment(created),
         updated=_time(updated if ended is None else ended),
         wakes=_time(wake_at) if ended is None and wake_at is not None and wake_at >= 0 else None,
         expires=_time(expires),
@@ -110,7 +111,7 @@ def view_of(row: Row, now: float) -> CallView:
 
 
 def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return None if seconds is None else moment(seconds)
 
 
 def find_view(ledger: Ledger, n: int) -> CallView:
