@@ -401,8 +401,8 @@ class Clock(Protocol):
     """POSIX seconds that never go back within a process, and callbacks at a time."""
 
     def now(self) -> float: ...
-    def alarm(self, when: float, ring: Callable[[], None], *, is_sign_of_life: bool = False) -> Alarm:
-        """Signs of life are many and say nothing: in a trial, time that makes a leap leaves most of them out."""
+    def alarm(self, when: float, ring: Callable[[], None], *, skippable: bool = False) -> Alarm:
+        """Where time leaps, in a trial, most of the skippable ones are left out: they are many, and say nothing."""
         ...
 
 

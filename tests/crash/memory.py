@@ -58,7 +58,7 @@ class LeapingClock:
     def now(self) -> float:
         return self._now
 
-    def alarm(self, when: float, ring: Callable[[], None], *, is_sign_of_life: bool = False) -> Alarm:
+    def alarm(self, when: float, ring: Callable[[], None], *, skippable: bool = False) -> Alarm:
         return self._queue.add(when, ring)
 
     def close(self) -> None:

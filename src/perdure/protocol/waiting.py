@@ -34,6 +34,7 @@ class Waiting:
         self._asking: dict[str, Asking] = {}
         self._news: list[SendLog | NotifyChange] = []
         self._stop: Exception | None = None
+        self._views: AsyncIterator[CallView] | None = None
         self._scope: asyncio.Timeout | None = None
 
     def tell(self, what: SendLog | NotifyChange) -> None:
@@ -61,6 +62,7 @@ class Waiting:
         try:
             return await self._until_settled(engine, call_id, answered, handoff_at)
         finally:
+            self._views = None
             if handoff is not None:
                 handoff.cancel()
             for asking in self._asking.values():
@@ -69,41 +71,54 @@ class Waiting:
     async def _until_settled(self, engine: Engine, call_id: str, answered: Collection[str], handoff_at: float) -> Reply:
         clock = engine.request_clock
         pulse = Pulse(self._conversation, clock.now())
-        views = engine.watch(call_id)
         view: CallView | None = None
         while True:
             if not self._news and self._stop is None:
-                scope = self._scope = asyncio.timeout(None)
-                sign = clock.alarm(pulse.due, self._wake, is_sign_of_life=True)
-                try:
-                    async with scope:
-                        view = await self._next_to_tell(views, pulse)
-                except TimeoutError:
-                    if not scope.expired():
-                        raise
-                    views = engine.watch(call_id, -1 if view is None else view.version)  # the interrupted one has ended
-                finally:
-                    sign.cancel()
-                    self._scope = None
+                view = await self._next_view(engine, call_id, view, pulse)
             await self._say_news()
             if pulse.has_news or clock.now() >= pulse.due:
                 await pulse.beat(clock.now())
             if view is not None:
-                if _is_settled(view):
-                    await self._settle()
-                    return Finished(view)
-                open_questions = self._open(view, answered)
-                if open_questions and self._conversation.asks_by_reply:
-                    return NeedsInput(view, open_questions)
-                if any(each.kind in self._answerable for each in view.questions) and not open_questions:
-                    return HandedOff(await engine.get(call_id))
-                await self._ask(engine, call_id, open_questions)
+                reply = await self._reply_to(engine, view, answered)
+                if reply is not None:
+                    return reply
             if self._stop is not None:
                 await self._withdraw()
                 raise self._stop
             if clock.now() >= handoff_at:
                 await self._withdraw()
                 return HandedOff(await engine.get(call_id))
+
+    async def _next_view(self, engine: Engine, call_id: str, view: CallView | None, pulse: Pulse) -> CallView | None:
+        """A newer one than `view`, or the same when something else is due."""
+        if self._views is None:
+            self._views = engine.watch(call_id, -1 if view is None else view.version)
+        scope = self._scope = asyncio.timeout(None)
+        sign = engine.request_clock.alarm(pulse.due, self._wake, skippable=True)
+        try:
+            async with scope:
+                return await self._next_to_tell(self._views, pulse)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            self._views = None  # the interrupted one has ended
+            return view
+        finally:
+            sign.cancel()
+            self._scope = None
+
+    async def _reply_to(self, engine: Engine, view: CallView, answered: Collection[str]) -> Reply | None:
+        """What a look at the call makes of the request; None when it waits on, and its client is asked meanwhile."""
+        if _is_settled(view):
+            await self._settle()
+            return Finished(view)
+        open_questions = self._open(view, answered)
+        if open_questions and self._conversation.asks_by_reply:
+            return NeedsInput(view, open_questions)
+        if not open_questions and any(each.kind in self._answerable for each in view.questions):
+            return HandedOff(await engine.get(view.id))
+        await self._ask(engine, view.id, open_questions)
+        return None
 
     async def _next_to_tell(self, views: AsyncIterator[CallView], pulse: Pulse) -> CallView:
         """The next view of which the client hears."""

@@ -20,7 +20,7 @@ class ManualClock:
     def now(self) -> float:
         return self._now
 
-    def alarm(self, when: float, ring: Callable[[], None], *, is_sign_of_life: bool = False) -> Alarm:
+    def alarm(self, when: float, ring: Callable[[], None], *, skippable: bool = False) -> Alarm:
         return self._queue.add(when, ring)
 
     def ring_next(self, until: float) -> bool:
@@ -59,5 +59,5 @@ class ClockOfRequests:
         self.signs = AlarmQueue()
         self.now = clock.now
 
-    def alarm(self, when: float, ring: Callable[[], None], *, is_sign_of_life: bool = False) -> Alarm:
-        return (self.signs if is_sign_of_life else self.queue).add(when, ring)
+    def alarm(self, when: float, ring: Callable[[], None], *, skippable: bool = False) -> Alarm:
+        return (self.signs if skippable else self.queue).add(when, ring)

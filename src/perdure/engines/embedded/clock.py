@@ -41,7 +41,7 @@ class Clock(Protocol):
     """POSIX seconds that never go back within a process."""
 
     def now(self) -> float: ...
-    def alarm(self, when: float, ring: Callable[[], None], *, is_sign_of_life: bool = False) -> Alarm: ...
+    def alarm(self, when: float, ring: Callable[[], None], *, skippable: bool = False) -> Alarm: ...
     def close(self) -> None: ...
 
 
@@ -107,7 +107,7 @@ class SystemClock:
         self._wall, self._monotonic = wall, monotonic
         return wall
 
-    def alarm(self, when: float, ring: Callable[[], None], *, is_sign_of_life: bool = False) -> Alarm:
+    def alarm(self, when: float, ring: Callable[[], None], *, skippable: bool = False) -> Alarm:
         alarm = self._queue.add(when, ring)
         if self._timer is None or when < self._timer_for:
             self._set_timer(when)
