@@ -10,7 +10,7 @@ import pytest
 from mcp_types import ImageContent, SamplingMessage, TextContent
 
 from perdure import OpenAISampler, PerdureError, TryAgain
-from perdure.servers.standins.standin import Asked, Reply, Standin
+from perdure.servers.standins.standin import Reply, Request, Standin
 
 SAID = {
     "model": "small-1",
@@ -19,7 +19,7 @@ SAID = {
 
 
 def endpoint(reply: Callable[[], Reply], heard: list[Any]) -> Standin:
-    def answer(asked: Asked, _: str) -> Reply:
+    def answer(asked: Request, _: str) -> Reply:
         heard.append((asked.method, asked.path, asked.headers.get("authorization"), json.loads(asked.content)))
         return reply()
 

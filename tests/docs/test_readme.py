@@ -12,7 +12,7 @@ from mcp import Client
 
 from perdure.cli.target import find_server
 from perdure.servers.standins.faults import Refuse, Schedule
-from perdure.servers.standins.standin import Asked, Reply, Standin
+from perdure.servers.standins.standin import Reply, Request, Standin
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "README.md"
@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", EXAMPLES, *sorted((ROOT /
 SERVICE = "https://api.weather.gov"
 
 
-def weather(asked: Asked, url: str) -> Reply:
+def weather(asked: Request, url: str) -> Reply:
     if asked.path.startswith("/points/"):
         return Reply({"properties": {"forecast": f"{url}/forecast"}})
     return Reply({"properties": {"periods": [{"detailedForecast": "Clear."}]}})

@@ -74,7 +74,7 @@ def or_handle(schema: dict[str, Any]) -> dict[str, Any]:
 # --- what the tools show --------------------------------------------------------------------------
 
 
-class Asked(BaseModel):
+class QuestionState(BaseModel):
     """What a call asks, and how `answer_call` takes the answer."""
 
     question: str
@@ -89,7 +89,7 @@ class CallState(BaseModel):
     status: Literal["working", "input_required", "completed", "failed", "cancelled", "stuck", "not_found"]
     tool: str | None = None
     message: str | None = None
-    questions: list[Asked] = []
+    questions: list[QuestionState] = []
     result: Any = None
 
 
@@ -105,13 +105,13 @@ def state_of(view: CallView) -> CallState:
         case "stuck":
             state.status = "stuck"
         case "running" | "waiting":
-            state.questions = [_asked(question) for question in view.questions]
+            state.questions = [_question_state(question) for question in view.questions]
             state.status = "input_required" if view.questions else "working"
     return state
 
 
-def _asked(question: Question) -> Asked:
-    return Asked(
+def _question_state(question: Question) -> QuestionState:
+    return QuestionState(
         question=question.name,
         kind=question.kind,
         message=question.message,

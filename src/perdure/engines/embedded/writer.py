@@ -42,8 +42,8 @@ TELLING = 0.004
 EXIT_CODE = os.EX_IOERR if hasattr(os, "EX_IOERR") else 74
 
 
-class Unit:
-    """A write in the queue, and what came of it."""
+class Queued:
+    """A unit in the queue, and what came of it."""
 
     __slots__ = ("error", "result", "then", "write")
 
@@ -76,9 +76,9 @@ class Writer:
         self._probe = probe
         self._on_fatal = on_fatal
         self._checkpoints = Checkpoints(ledger.connection, path)
-        self._gathered: list[Unit] = []
-        self._to_tell: deque[Unit] = deque()
-        self._queue: queue.SimpleQueue[list[Unit] | None] = queue.SimpleQueue()
+        self._gathered: list[Queued] = []
+        self._to_tell: deque[Queued] = deque()
+        self._queue: queue.SimpleQueue[list[Queued] | None] = queue.SimpleQueue()
         self._is_held_up = False
         self._is_closing = False
         self._is_stopping = False
@@ -95,7 +95,7 @@ class Writer:
         """On the loop. What one turn of it puts goes over at its end: the thread would begin with the first alone."""
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append(Unit(write, then))
+        self._gathered.append(Queued(write, then))
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -144,8 +144,8 @@ class Writer:
             self._connection.close()
         self._lock.close()
 
-    def _take(self) -> list[Unit]:
-        batch: list[Unit] = []
+    def _take(self) -> list[Queued]:
+        batch: list[Queued] = []
         units = self._queue.get()
         while units is not None:
             batch += units
@@ -155,7 +155,7 @@ class Writer:
         self._is_stopping = True
         return batch
 
-    def _write(self, batch: list[Unit]) -> None:
+    def _write(self, batch: list[Queued]) -> None:
         """Until each unit is committed or has failed."""
         while batch:
             try:
@@ -170,7 +170,7 @@ class Writer:
 
     # --- one transaction ---
 
-    def _commit(self, batch: list[Unit]) -> None:
+    def _commit(self, batch: list[Queued]) -> None:
         execute = self._execute
         try:
             execute("BEGIN IMMEDIATE")
@@ -189,7 +189,7 @@ class Writer:
             for unit in batch:
                 self._pass_by(unit, "after")
 
-    def _perform_all(self, batch: list[Unit]) -> bool:
+    def _perform_all(self, batch: list[Queued]) -> bool:
         """False when a unit failed and had written something."""
         connection, ledger = self._connection, self._ledger
         for unit in batch:
@@ -205,7 +205,7 @@ class Writer:
                     return False
         return True
 
-    def _perform_each(self, batch: list[Unit]) -> None:
+    def _perform_each(self, batch: list[Queued]) -> None:
         for unit in batch:
             if self._probe is not None:
                 self._pass_by(unit, "before")
@@ -218,7 +218,7 @@ class Writer:
                 self._execute("ROLLBACK TO unit")
             self._execute("RELEASE unit")
 
-    def _refuse(self, unit: Unit, error: Exception) -> None:
+    def _refuse(self, unit: Queued, error: Exception) -> None:
         """The unit's own failure; raised again when it is everybody's."""
         fault = fault_of(error)
         if fault not in (Fault.UNIT, Fault.DAMAGED) or not self._connection.in_transaction:
@@ -226,7 +226,7 @@ class Writer:
         unit.result = None
         unit.error = storage_error(error, self._path) if isinstance(error, sqlite3.Error) else error
 
-    def _pass_by(self, unit: Unit, when: Literal["before", "after"]) -> None:
+    def _pass_by(self, unit: Queued, when: Literal["before", "after"]) -> None:
         assert self._probe is not None
         try:
             self._probe(type(unit.write).__name__, when)
@@ -235,7 +235,7 @@ class Writer:
 
     # --- what can go wrong ---
 
-    def _after_fault(self, batch: list[Unit], error: sqlite3.Error) -> list[Unit]:
+    def _after_fault(self, batch: list[Queued], error: sqlite3.Error) -> list[Queued]:
         """What is to be tried again, after a while. An empty batch: only a checkpoint failed, and nothing is lost."""
         fault, refusal = fault_of(error), storage_error(error, self._path)
         if fault is Fault.UNKNOWN_STATE:
@@ -258,7 +258,7 @@ class Writer:
             self._is_held_up = False
             log.warning("%s is written again.", self._path)
 
-    def _wait_for_room(self, batch: list[Unit], refusal: StorageError) -> list[Unit]:
+    def _wait_for_room(self, batch: list[Queued], refusal: StorageError) -> list[Queued]:
         """Who can ask again is refused at once; what belongs to running calls is held."""
         until = time.monotonic() + RETRY_AFTER
         held = self._fail_new_calls(batch, refusal)
@@ -273,12 +273,12 @@ class Writer:
                 held += self._fail_new_calls(units, refusal)
         return held
 
-    def _fail_new_calls(self, batch: list[Unit], refusal: StorageError) -> list[Unit]:
+    def _fail_new_calls(self, batch: list[Queued], refusal: StorageError) -> list[Queued]:
         new = [unit for unit in batch if type(unit.write) in BEGINS_CALLS]
         self._fail(new, refusal)
         return [unit for unit in batch if type(unit.write) not in BEGINS_CALLS]
 
-    def _fail(self, batch: list[Unit], refusal: StorageError) -> list[Unit]:
+    def _fail(self, batch: list[Queued], refusal: StorageError) -> list[Queued]:
         for unit in batch:
             unit.result, unit.error = None, refusal
         self._tell(batch)
@@ -286,13 +286,13 @@ class Writer:
 
     # --- telling ---
 
-    def _tell(self, batch: list[Unit]) -> None:
+    def _tell(self, batch: list[Queued]) -> None:
         try:
             self._loop.call_soon_threadsafe(self._complete, batch)
         except RuntimeError:
             log.debug("The loop of %s is closed: %d units have nobody to tell.", self._path, len(batch))
 
-    def _complete(self, batch: list[Unit]) -> None:
+    def _complete(self, batch: list[Queued]) -> None:
         is_telling = bool(self._to_tell)
         self._to_tell.extend(batch)
         if not is_telling:
@@ -307,7 +307,7 @@ class Writer:
             if to_tell:
                 self._loop.call_soon(self._tell_each)
 
-    def _tell_one(self, unit: Unit) -> None:
+    def _tell_one(self, unit: Queued) -> None:
         try:
             unit.then(unit.result, unit.error)
         except Exception as error:

@@ -12,7 +12,7 @@ import httpx
 
 from perdure.servers.standins.faults import Fault, Schedule
 from perdure.servers.standins.program import run_standin
-from perdure.servers.standins.standin import Asked, Reply, Standin
+from perdure.servers.standins.standin import Reply, Request, Standin
 
 UNITS = {"temperature_2m_max": "°C", "temperature_2m_min": "°C", "precipitation_sum": "mm"}
 ZONES = {
@@ -30,7 +30,7 @@ class Archive:
     def __init__(self, missing_from: date = date.max) -> None:
         self.missing_from = missing_from
 
-    def answer(self, asked: Asked, _url: str) -> Reply:
+    def answer(self, asked: Request, _url: str) -> Reply:
         url = httpx.URL(asked.path)
         if url.path != "/v1/archive":
             return _refusal(404, "Not Found")

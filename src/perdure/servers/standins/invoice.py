@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from perdure.servers.standins.faults import Fault, Schedule
 from perdure.servers.standins.program import run_standin
-from perdure.servers.standins.standin import Asked, Reply, Standin
+from perdure.servers.standins.standin import Reply, Request, Standin
 
 PORT = 8750
 LIMIT = Decimal(10_000)
@@ -29,7 +29,7 @@ class Bank:
 
     payments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
-    def answer(self, asked: Asked, _url: str) -> Reply:
+    def answer(self, asked: Request, _url: str) -> Reply:
         match asked.method, asked.path.strip("/").split("/"):
             case "POST", ["erp", "validations"]:
                 return self._validate(json.loads(asked.content))

@@ -21,7 +21,7 @@ EFFECTS = "/_effects"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     path: str
     headers: Mapping[str, str]
     """Names are in lower case."""
@@ -65,7 +65,7 @@ class Standin:
 
     def __init__(
         self,
-        answer: Callable[[Asked, str], Reply],
+        answer: Callable[[Request, str], Reply],
         schedule: Schedule | None = None,
         effects: Callable[[], Any] = dict[str, Any],
     ) -> None:
@@ -113,7 +113,7 @@ class Standin:
             writer.close()
             self._connections.discard(task)
 
-    async def _serve(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, asked: Request, writer: asyncio.StreamWriter) -> None:
         if asked.path == COUNTS:
             counts = {path: asdict(counts) for path, counts in self.counts.items()}
             await _send(Reply(counts).to_bytes(), writer)
@@ -149,13 +149,13 @@ class Standin:
         await self._listen()
 
 
-async def _read(reader: asyncio.StreamReader) -> Asked:
+async def _read(reader: asyncio.StreamReader) -> Request:
     head = await reader.readuntil(b"\r\n\r\n")
     request, *lines = head.decode("latin-1").split("\r\n")
     method, path, _version = request.split(" ")
     fields = (line.partition(":") for line in lines if line)
     headers = {name.strip().lower(): value.strip() for name, _, value in fields}
-    return Asked(path, headers, method, await reader.readexactly(int(headers.get("content-length", "0"))))
+    return Request(path, headers, method, await reader.readexactly(int(headers.get("content-length", "0"))))
 
 
 async def _send(answer: bytes, writer: asyncio.StreamWriter) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from perdure.servers.standins.faults import Fault, Schedule
 from perdure.servers.standins.program import run_standin
-from perdure.servers.standins.standin import Asked, Reply, Standin
+from perdure.servers.standins.standin import Reply, Request, Standin
 
 GEOJSON = "application/geo+json"
 PROBLEM = "application/problem+json"
@@ -49,7 +49,7 @@ def weather_standin(faults: Iterable[tuple[str, Iterable[Fault | None]]] = ()) -
     return Standin(answer, Schedule(faults))
 
 
-def answer(asked: Asked, url: str) -> Reply:
+def answer(asked: Request, url: str) -> Reply:
     """What the service says; `url` is where it is, for its links."""
     if "perdure" not in asked.headers.get("user-agent", "") or asked.headers.get("accept") != GEOJSON:
         return _problem(403, "Say who you are (User-Agent), and ask for application/geo+json.")
