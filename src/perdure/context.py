@@ -184,7 +184,7 @@ class DurableContext(Generic[App]):
     ) -> Sampled:
         """Ask the client's model; where it cannot be asked, the server's own (`sampler=`), as a recorded step.
 
-        Raises as `elicit` does where there is neither.
+        `timeout` is for both together. Raises `TimeoutError` after it, and as `elicit` does where there is neither.
         """
         from perdure.question import Sampling, as_messages
 
@@ -198,24 +198,28 @@ class DurableContext(Generic[App]):
             if_unable="refuse" if has_own or timeout is None else "wait",
             if_nobody="refuse" if has_own else "wait",
         )
-        try:
-            return await self._answer(sampling, timeout)
-        except InputUnavailable:
-            if not has_own:
-                raise
-            return await self._sample_here(sampling)
+        async with _within(timeout):
+            try:
+                return await self._answered(sampling)
+            except InputUnavailable:
+                if not has_own:
+                    raise
+                return await self._sample_here(sampling)
 
-    async def _answer(self, asked: _Asked[T], timeout: timedelta | None) -> T:
-        from perdure.question import MOST_REFUSED, TIME_TO_LIVE, Unfit
+    async def _answer(self, asked: _Asks[T], timeout: timedelta | None) -> T:
+        async with _within(timeout):
+            return await self._answered(asked)
+
+    async def _answered(self, asked: _Asks[T]) -> T:
+        from perdure.question import MOST_REFUSED, Unfit
 
         refused: str | None = None
-        async with asyncio.timeout((TIME_TO_LIVE if timeout is None else timeout).total_seconds()):
-            for _ in range(MOST_REFUSED):
-                answer = await self._here.ask(asked.name, asked.digest, asked.ask(refused))
-                try:
-                    return asked.read(answer)
-                except Unfit as unfit:
-                    refused = str(unfit)
+        for _ in range(MOST_REFUSED):
+            answer = await self._here.ask(asked.name, asked.digest, asked.ask(refused))
+            try:
+                return asked.read(answer)
+            except Unfit as unfit:
+                refused = str(unfit)
         raise InputUnavailable(f"{MOST_REFUSED} answers to {asked.name!r} did not fit; the last one: {refused}")
 
     async def _sample_here(self, sampling: Sampling) -> Sampled:
@@ -295,7 +299,14 @@ class DurableContext(Generic[App]):
         return self._effects
 
 
-class _Asked(Protocol[T_co]):
+def _within(timeout: timedelta | None) -> asyncio.Timeout:
+    """The time that a question has."""
+    from perdure.question import TIME_TO_LIVE
+
+    return asyncio.timeout((TIME_TO_LIVE if timeout is None else timeout).total_seconds())
+
+
+class _Asks(Protocol[T_co]):
     """A form, a visit or a sampling."""
 
     @property

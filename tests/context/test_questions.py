@@ -334,6 +334,24 @@ async def test_the_server_s_own_model_is_asked_once_and_its_answer_recorded() ->
     assert model.heard[-1] == (TextContent(type="text", text="Summarize this"), 7, "Be brief", 0, None)
 
 
+async def test_the_server_s_own_model_has_no_more_time_than_the_question() -> None:
+    model = Model(failures=2)
+    mcp = DurableMCP("summaries", sampler=model)
+
+    @mcp.tool()
+    async def summarize(ctx: DurableContext) -> str:
+        try:
+            return (await ctx.sample("Summarize this", timeout=timedelta(milliseconds=100))).text
+        except TimeoutError:
+            return "too late"
+
+    async with trial(mcp) as t:
+        call = await t.start("summarize")
+        await t.advance(timedelta(minutes=10))
+        assert await call.result() == "too late"
+    assert len(model.heard) == 1
+
+
 async def test_without_any_model_a_person_may_answer_in_its_place() -> None:
     async with trial(summarizing(None)) as t:
         call = await t.start("summarize")
