@@ -23,11 +23,12 @@ from mcp.server.elicitation import (
 from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResult,
+    CreateMessageResultWithTools,
     ModelPreferences,
     SamplingMessage,
     TextContent,
 )
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json, to_jsonable_python
 
 from perdure.core.codec import digest, name_of
@@ -136,7 +137,13 @@ class Sampled:
     """What a model said; `text` is all of its text."""
 
     text: str
-    result: CreateMessageResult
+    result: CreateMessageResult | CreateMessageResultWithTools
+    """The latter where its content is a list, which a client may send whether tools were offered or not."""
+
+
+_SAID: TypeAdapter[CreateMessageResult | CreateMessageResultWithTools] = TypeAdapter(
+    CreateMessageResult | CreateMessageResultWithTools
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +185,7 @@ class Sampling:
             case _:
                 pass
         try:
-            return sampled(CreateMessageResult.model_validate_json(answer))
+            return sampled(_SAID.validate_json(answer))
         except ValidationError as error:
             raise Unfit(_in_words(error)) from error
 
@@ -198,7 +205,7 @@ def sampling_step(sampler: Sampler, sampling: Sampling) -> Step[[list[SamplingMe
     return step(sample)
 
 
-def sampled(result: CreateMessageResult) -> Sampled:
+def sampled(result: CreateMessageResult | CreateMessageResultWithTools) -> Sampled:
     return Sampled(text_of(result.content), result)
 
 

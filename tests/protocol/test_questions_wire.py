@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_types import ElicitRequestURLParams, ElicitResult, ErrorData, TextContent, TextResourceContents
+from mcp_types import (
+    CreateMessageResultWithTools,
+    ElicitRequestURLParams,
+    ElicitResult,
+    ErrorData,
+    TextContent,
+    TextResourceContents,
+)
 
 from perdure import AlreadyAnswered, CallEnded
 from tests.protocol.asking import asked, status_of, text
@@ -115,6 +122,20 @@ async def test_a_resource_asks_whether_it_is_a_template_or_not(house: House, uri
 async def test_a_model_is_asked(house: House) -> None:
     async with house.client(None, sampling_callback=samples) as client:
         assert text(await client.call_tool("think", {})) == "42"
+
+
+@in_memory
+async def test_a_model_that_answers_in_several_blocks_is_asked_once(house: House) -> None:
+    asked_for: list[Any] = []
+
+    async def says_in_blocks(_: Any, params: Any) -> CreateMessageResultWithTools:
+        asked_for.append(params)
+        blocks = [TextContent(type="text", text=part) for part in ("4", "2")]
+        return CreateMessageResultWithTools(role="assistant", content=[*blocks], model="small")
+
+    async with house.client(None, sampling_callback=says_in_blocks) as client:
+        assert text(await client.call_tool("think", {})) == "42"
+    assert len(asked_for) == 1
 
 
 # --- pages ----------------------------------------------------------------------------------------
