@@ -69,6 +69,10 @@ def make() -> DurableMCP[Any]:
         said = await ctx.elicit("Where to?", Place, name="where")
         return f"to {said.data.name}" if said.action == "accept" else said.action
 
+    @mcp.tool(handoff_after=AT_ONCE)
+    async def thinks(ctx: DurableContext) -> str:
+        return (await ctx.sample("As JSON, please.")).text
+
     @mcp.tool(handoff_after=None)
     async def patient(ctx: DurableContext) -> Trip:
         return Trip(places=[])
@@ -272,6 +276,7 @@ async def test_a_call_is_cancelled_by_its_handle() -> None:
     ("answer", "result"),
     [
         ({"answer": {"name": "Rome"}}, "to Rome"),
+        ({"answer": '{"name": "Rome"}'}, "to Rome"),
         ({"answer": {"name": "Rome"}, "question": "where"}, "to Rome"),
         ({"action": "decline"}, "decline"),
         ({"action": "cancel"}, "cancel"),
@@ -322,6 +327,26 @@ async def test_what_the_client_can_be_asked_is_asked_there() -> None:
     for mode in MODES:
         async with Client(mcp, mode=mode, elicitation_callback=decline) as client:
             assert text(await client.call_tool("asks_later")) == "decline"
+
+
+@pytest.mark.parametrize("said", ['{"city":  "Rome"}', "[1, 2]", "null", '"Rome"', "42", "Rome"])
+async def test_what_is_said_in_a_model_s_place_is_taken_as_it_is_also_if_it_is_json(said: str) -> None:
+    async with Client(make()) as client:
+        call = await handle(client, "thinks")
+        await states(client, call)
+        answered = await client.call_tool("answer_call", {"call_id": call, "answer": said})
+        assert not answered.is_error, text(answered)
+        (ended,) = await states(client, call)
+        assert ended["result"] == {"result": said}
+
+
+@pytest.mark.parametrize("nothing", [{}, {"answer": None}])
+async def test_no_answer_is_none(nothing: dict[str, Any]) -> None:
+    async with Client(make()) as client:
+        for tool in ("thinks", "asks"):
+            call = await handle(client, tool)
+            await states(client, call)
+            assert (await client.call_tool("answer_call", {"call_id": call, **nothing})).is_error
 
 
 async def test_an_answer_that_does_not_fit_is_refused_and_says_why() -> None:

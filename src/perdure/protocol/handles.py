@@ -11,7 +11,8 @@ from mcp.server.elicitation import CancelledElicitation, DeclinedElicitation
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ContentBlock, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import from_json, to_json
 
 from perdure.calls import Calls
 from perdure.context import current_step
@@ -160,6 +161,25 @@ def _shown(views: dict[str, CallView | None]) -> CallToolResult:
 # --- the tools ------------------------------------------------------------------------------------
 
 
+def _as_text(answer: Any) -> str:
+    return answer if isinstance(answer, str) else "" if answer is None else to_json(answer).decode()
+
+
+def _read(answer: str) -> Any:
+    try:
+        return from_json(answer)
+    except ValueError:
+        return answer
+
+
+# A `str` for pydantic: in any other parameter the SDK reads what looks like JSON, and a model may be asked for that.
+Given = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    WithJsonSchema({"anyOf": [{"type": "object", "additionalProperties": True}, {"type": "string"}]}),
+    Field(description="The fields of the form, or a text where a model is asked."),
+]
+
 CallIds = Annotated[list[str], Field(min_length=1, max_length=MOST, description="The call_id of each call.")]
 
 
@@ -233,20 +253,19 @@ class HandleTools:
     async def answer_call(
         self,
         call_id: str,
-        answer: Annotated[
-            dict[str, Any] | str | None, Field(description="The fields of the form, or a text where a model is asked.")
-        ] = None,
+        answer: Given = "",
         question: Annotated[str | None, Field(description="Its name, needed where there are several.")] = None,
         action: Literal["accept", "decline", "cancel"] = "accept",
     ) -> str:
         """Answer what a call asks. Ask the user first: the question is theirs."""
-        value: Any = answer
-        if action != "accept":
-            value = DeclinedElicitation() if action == "decline" else CancelledElicitation()
         calls = current_step().calls
-        asked = [each.name for each in (await calls.get(call_id)).questions if question in (None, each.name)]
+        asked = [each for each in (await calls.get(call_id)).questions if question in (None, each.name)]
+        if action == "accept":
+            value = answer or None if any(each.kind == "sampling" for each in asked) else _read(answer)
+        else:
+            value = DeclinedElicitation() if action == "decline" else CancelledElicitation()
         await calls.answer(call_id, value, question=question)
-        await until_taken(calls, call_id, asked)
+        await until_taken(calls, call_id, [each.name for each in asked])
         return f"Call {call_id} has the answer."
 
 
