@@ -11,6 +11,7 @@ from perdure.cli.problem import reported
 
 app = typer.Typer(
     help="Durable MCP servers: run them, and see and steer the calls they keep.",
+    epilog="First: `perdure demo`. Then: `perdure run weather --http 8000`, and `perdure calls` beside it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # an unexpected error is a bug, and its plain traceback belongs in the report
@@ -58,7 +59,10 @@ def perdure(
 # --- servers --------------------------------------------------------------------------------------
 
 
-@app.command(rich_help_panel=SERVERS)
+@app.command(
+    rich_help_panel=SERVERS,
+    epilog="`perdure run weather --http 8000`, `perdure run my_server.py`, `perdure run my_package.server:mcp --dev`",
+)
 def run(
     server: Server,
     http: Annotated[
@@ -114,7 +118,7 @@ def demo(
 # --- calls ----------------------------------------------------------------------------------------
 
 
-@app.command(rich_help_panel=CALLS)
+@app.command(rich_help_panel=CALLS, epilog="`perdure calls --tool get_forecast --status running`")
 def calls(
     tool: Annotated[str | None, typer.Option(help="Only of this tool, resource, prompt or job.")] = None,
     status: Annotated[
@@ -157,7 +161,7 @@ def cancel(
         _act(cancel_call(_files(engine, server), id, reason))
 
 
-@app.command(rich_help_panel=CALLS)
+@app.command(rich_help_panel=CALLS, epilog="""`perdure signal 3f2a decision '{"approved": true}'`""")
 def signal(
     id: CallId,
     name: Annotated[str, typer.Argument(help="The signal's name.", metavar="NAME")],
@@ -173,7 +177,7 @@ def signal(
         _act(signal_call(_files(engine, server), id, name, parsed))
 
 
-@app.command(rich_help_panel=CALLS)
+@app.command(rich_help_panel=CALLS, epilog="""`perdure answer 3f2a '{"approved": true}'`""")
 def answer(
     id: CallId,
     value: Annotated[
