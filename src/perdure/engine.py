@@ -42,7 +42,7 @@ class Principal:
 
 
 MACHINE = "machine"
-"""The caller where no principal is known but the machine's own user asks: stdio, in memory, scripts (DESIGN §3)."""
+"""The caller where no principal is known but the machine's own user asks: stdio, in memory, scripts."""
 
 NOBODY = ""
 """Among a view's callers: somebody without an identity asked, so whoever has the call's id may be the one."""
@@ -131,7 +131,7 @@ class Place:
 
 @keyword_record
 class Request:
-    """A wish for a call. `start` decides which call it gets (DESIGN §11.1)."""
+    """A wish for a call. `start` decides which call it gets."""
 
     function: str
     tool: str

@@ -40,7 +40,7 @@ from perdure.step import Step, step
 M = TypeVar("M", bound=BaseModel)
 
 TIME_TO_LIVE: Final = timedelta(days=7)
-"""How long a question without a time-out waits for its answer (DESIGN §11.7)."""
+"""How long a question without a time-out waits for its answer."""
 
 MOST_REFUSED = 20
 """Answers in a row that do not fit, after which nobody is asked any more: a program may give the same one for ever."""

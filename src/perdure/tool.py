@@ -66,7 +66,7 @@ class CallOptions(TypedDict, total=False):
 def way_of(
     *, kind: Kind, is_body: bool, read_only: bool, asks_client: bool, options: CallOptions, defaults: CallOptions
 ) -> Way:
-    """How calls of a function run (DESIGN §2). Raises TypeError where its options contradict what it is."""
+    """How calls of a function run. Raises TypeError where its options contradict what it is."""
     durable = options.get("durable")
     wants_record = durable is True or "key" in options or options.get("task", "forbidden") != "forbidden"
     if is_body:

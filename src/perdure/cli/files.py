@@ -1,4 +1,4 @@
-"""Which files the commands read (DESIGN §11.12), and how they are opened: beside whatever serves them."""
+"""Which files the commands read, and how they are opened: beside whatever serves them."""
 
 from __future__ import annotations
 

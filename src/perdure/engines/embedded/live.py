@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from perdure.engines.embedded.worker import Worker
 
 MOST_CRASHES = 5
-"""Lives that may end with their process dead while a step ran, before the call is stuck (DESIGN §6)."""
+"""Lives that may end with their process dead while a step ran, before the call is stuck."""
 
 DEADLINE = "deadline"
 """The reason of a cancellation that nobody asked for."""
