@@ -1,6 +1,6 @@
 """What a client gets of a call, over each transport and wherever the server is killed: the table of docs/clients.md.
 
-The rows are those of the table in docs/clients.md, its first one twice: a request may ask before it has become a task, and after.
+Its first row is here twice: a request may ask before it has become a task, and after.
 """
 
 from __future__ import annotations
