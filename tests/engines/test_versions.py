@@ -107,6 +107,33 @@ async def test_who_saw_a_call_in_one_process_is_shown_its_end_in_the_next(tmp_pa
         assert end.version > between.version
 
 
+async def counting(effects: Effects, up_to: int) -> Any:
+    for _ in range(up_to):
+        await step(effects, lambda: None)
+    return await effects.receive("go", ANY.decode)
+
+
+async def test_who_read_of_a_call_beside_its_owner_is_shown_its_end_by_the_owner(tmp_path: Path) -> None:
+    owner, reader = (Embedded(tmp_path / "calls.sqlite") for _ in range(2))
+    function = body(counting)
+    async with owner.serve([function]), reader.serve([], work=False):
+        call = await owner.start(request_for(function, 20))
+        await until(owner, call.call_id, "waiting")
+        read = await reader.get(call.call_id)
+        await go(owner, call.call_id)
+        async with asyncio.timeout(10):
+            assert [view.status async for view in owner.watch(call.call_id, read.version)][-1:] == ["completed"]
+
+
+async def test_who_saw_a_call_in_memory_is_shown_that_it_was_released(tmp_path: Path) -> None:
+    owner, operator = (Embedded(tmp_path / "calls.sqlite") for _ in range(2))
+    async with owner.serve([FUNCTION]), operator.serve([], work=False):
+        call = await owner.start(request_for(FUNCTION, "a"))
+        seen = await until(owner, call.call_id, "waiting")
+        await operator.release(call.call_id)
+        assert (await operator.get(call.call_id)).version > seen.version
+
+
 async def continuing(effects: Effects, n: int) -> int:
     await step(effects, report, REPORTS)
     await effects.receive("go", ANY.decode)

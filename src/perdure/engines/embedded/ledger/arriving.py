@@ -12,13 +12,21 @@ from perdure.engines.embedded.ledger.asking import answer_question
 from perdure.engines.embedded.ledger.ending import KEPT, end_unrun
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
-from perdure.engines.embedded.ledger.rows import ARGUMENTS, AT_ONCE, find_view, is_once, principal_from, signals_from
+from perdure.engines.embedded.ledger.rows import (
+    ARGUMENTS,
+    AT_ONCE,
+    NEW_LIFE,
+    find_view,
+    is_once,
+    principal_from,
+    signals_from,
+)
 from perdure.engines.embedded.ledger.starting import find, insert
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, Refused
 
 # One that never began goes on waiting for its time.
-RELEASE = """
-    UPDATE calls SET epoch = epoch + 1, owner = NULL,
+RELEASE = f"""
+    UPDATE calls SET epoch = epoch + 1, owner = NULL, {NEW_LIFE},
         wake_at = CASE WHEN begun = 0 AND owner IS NULL THEN wake_at ELSE ? END
     WHERE n = ?"""
 

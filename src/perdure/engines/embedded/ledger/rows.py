@@ -24,6 +24,10 @@ VERSIONS_OF_A_LIFE = 1_000_000
 """More than the owner of a call can have shown of it without recording that: the row's version grows by it with each
 claim, and wherever the call leaves memory."""
 
+HEAD_START = VERSIONS_OF_A_LIFE // 2
+"""What the owner shows is ahead of the row while it has the call. The row counts units of which nothing is shown,
+and who has read it must not take what the owner shows next for something old."""
+
 NEW_LIFE = f"version = version + {VERSIONS_OF_A_LIFE}"
 """For a statement after which somebody else shows the call, or the same one with another journal."""
 
@@ -40,17 +44,23 @@ QUESTIONS = """
         (SELECT name, body FROM questions WHERE shown = n AND state = 'open' ORDER BY row))"""
 """What a call shows of what is asked, as `questions_from` reads it."""
 
-VIEW = f"""
-    n, id, tool, function, kind, key, status, text, data, parent, outcome, failure, caller, shared, signals, progress,
-    version, created, ended, owner, wake_at,
-    CASE WHEN shared THEN (SELECT json_group_array(caller) FROM holders WHERE call = n) END,
-    CASE WHEN owner IS NULL AND wake_at IS NOT NULL
-        THEN EXISTS (SELECT 1 FROM offers WHERE function = calls.function) END,
-    {QUESTIONS}, updated, expires
-"""
+
+def _view(version: str) -> str:
+    return f"""
+        n, id, tool, function, kind, key, status, text, data, parent, outcome, failure, caller, shared, signals,
+        progress, {version}, created, ended, owner, wake_at,
+        CASE WHEN shared THEN (SELECT json_group_array(caller) FROM holders WHERE call = n) END,
+        CASE WHEN owner IS NULL AND wake_at IS NOT NULL
+            THEN EXISTS (SELECT 1 FROM offers WHERE function = calls.function) END,
+        {QUESTIONS}, updated, expires"""
+
+
+VIEW = _view("version")
 """The columns of a view, for SELECT from calls."""
 
-HELD = f"{VIEW}, epoch, principal, seed, python, {STARTS}, deadline, crashes, begun, run, {ARGUMENTS}"
+HELD = f"""
+    {_view(f"version + {HEAD_START}")},
+    epoch, principal, seed, python, {STARTS}, deadline, crashes, begun, run, {ARGUMENTS}"""
 
 
 def view_of(row: Row, now: float) -> CallView:

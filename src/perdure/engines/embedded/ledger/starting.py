@@ -1,4 +1,4 @@
-"""What call a request gets (DESIGN §11.1), and how a new one begins."""
+"""What call a request gets, and how a new one begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from perdure.engine import NOBODY, Accepted, CallView, Request
 from perdure.engines.embedded.journal import Held, StartCall, Started
 from perdure.engines.embedded.ledger.ledger import Ledger
-from perdure.engines.embedded.ledger.rows import first_epoch, principal_to, signals_to
+from perdure.engines.embedded.ledger.rows import HEAD_START, first_epoch, principal_to, signals_to
 from perdure.engines.embedded.ledger.waiting import wait
 from perdure.errors import CallNotFound, Conflict
 
@@ -293,6 +293,7 @@ def _held(new: New, start: StartCall) -> Held:
         parent=None if request.parent is None else request.parent.call_id,
         callers=frozenset((request.caller or NOBODY,)),
         signals=request.signals,
+        version=HEAD_START,
         created=datetime.fromtimestamp(start.at, UTC),
     )
     return Held(
