@@ -626,6 +626,76 @@ async def test_a_detached_child_outlives_its_parent(serve: Serve) -> None:
         assert (await end_of(engine, view.result)).result == 8
 
 
+async def test_a_detached_child_outlives_a_parent_that_waits_for_it(serve: Serve) -> None:
+    async def waits(effects: Effects, _: Any) -> str:
+        return await effects.receive("go", ANY.decode)
+
+    child = body(waits, kind="job")
+
+    async def parent(effects: Effects, _: None) -> None:
+        await effects.join(await effects.detach(child_ask(child, 1)), ANY.decode)
+
+    function = body(parent)
+    async with serve(function, child) as engine:
+        accepted = await engine.start(request_for(function))
+        await seen(engine, accepted.call_id, lambda view: view.status == "waiting")
+        await engine.deliver(accepted.call_id, Cancel())
+        assert (await end_of(engine, accepted.call_id)).status == "cancelled"
+        [row] = (await engine.find(Query(tool="waits"))).calls
+        await engine.deliver(row.id, Signal("go", b'"on"'))
+        assert (await end_of(engine, row.id)).result == "on"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_a_keyed_child_is_cancelled_with_the_last_of_its_parents(serve: Serve, order: tuple[int, int]) -> None:
+    async def waits(effects: Effects, _: Any) -> None:
+        await effects.receive("never", ANY.decode)
+
+    child = body(waits, kind="job")
+
+    async def parent(effects: Effects, _: int) -> None:
+        await effects.child(child_ask(child, 7, key="seven"), ANY.decode)
+
+    function = body(parent)
+    async with serve(function, child) as engine:
+        parents = [(await engine.start(request_for(function, n))).call_id for n in range(2)]
+        for call_id in parents:
+            await seen(engine, call_id, lambda view: view.status == "waiting")
+        [row] = (await engine.find(Query(tool="waits"))).calls
+        first, last = (parents[n] for n in order)
+        await engine.deliver(first, Cancel())
+        await end_of(engine, first)
+        view = await engine.get(row.id)
+        assert (view.is_over, (await engine.find(Query(tool="waits"))).calls[0].parent) == (False, last)
+        await engine.deliver(last, Cancel())
+        assert (await end_of(engine, row.id)).status == "cancelled"
+
+
+async def test_a_child_that_is_awaited_twice_goes_on_when_one_gives_up(serve: Serve) -> None:
+    async def waits(effects: Effects, _: Any) -> str:
+        return await effects.receive("go", ANY.decode)
+
+    child = body(waits, kind="job")
+
+    async def parent(effects: Effects, _: None) -> str:
+        async def awaits() -> str:
+            return await effects.child(child_ask(child, 7, key="seven"), ANY.decode)
+
+        impatient, patient = asyncio.create_task(awaits()), asyncio.create_task(awaits())
+        await effects.receive("give up", ANY.decode)
+        impatient.cancel()
+        return await patient
+
+    function = body(parent)
+    async with serve(function, child) as engine:
+        accepted = await engine.start(request_for(function))
+        await seen(engine, accepted.call_id, lambda view: view.status == "waiting")
+        await engine.deliver(accepted.call_id, Signal("give up", b"1"))
+        [row] = (await engine.find(Query(tool="waits"))).calls
+        await engine.deliver(row.id, Signal("go", b'"done"'))
+        assert (await end_of(engine, accepted.call_id)).result == "done"
+
+
 async def test_a_body_can_wait_for_a_call_that_is_not_its_child(serve: Serve) -> None:
     other = body(doubled)
 

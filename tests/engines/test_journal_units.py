@@ -429,14 +429,17 @@ async def test_joining_what_is_not_there_is_refused_in_the_body(storage: Storage
     assert isinstance(decode_error(refused.error), CallNotFound)
 
 
-async def test_a_unit_may_ask_children_to_cancel(storage: Storage) -> None:
+async def test_a_child_that_a_unit_gives_up_is_asked_to_cancel_and_a_call_that_was_merely_joined_is_not(
+    storage: Storage,
+) -> None:
     parent = await storage.held()
     child = await start_child(storage, parent)
-    done = await storage.held()
-    await storage.complete(done)
-    told = await storage.append(parent, step(), cancels=(child.view.id, done.view.id, "unknown"))
+    joined = await storage.held()
+    await commit(storage.journal, AppendJoin(**place(parent, "0/2"), call_id=joined.view.id))
+    told = await storage.append(parent, step(), unfollowed=("0/1", "0/2", "unknown"))
     assert told == (Delivered(child.n, storage.process),)
     assert await inbox(storage, child) == [CancelAsked("", MORNING)]
+    assert await inbox(storage, joined) == []
 
 
 # --- stores ---------------------------------------------------------------------------------------

@@ -122,11 +122,6 @@ class Body:
         self._random: Random | None = None
 
     @property
-    def children_given_up(self) -> tuple[str, ...]:
-        """Children of this body that it does not wait for any more, and whose end it has not been told."""
-        return tuple(ask.call_id for ask in self._given_up.values() if type(ask) is AwaitEnd and ask.own)
-
-    @property
     def ends_given_up(self) -> tuple[str, ...]:
         """Where this body waited for the end of a call, its own or not, and does no longer."""
         return tuple(ask.key for ask in self._given_up.values() if type(ask) is AwaitEnd)

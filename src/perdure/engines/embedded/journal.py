@@ -155,11 +155,9 @@ class Append(Write[tuple[Delivered, ...]]):
     status_data: bytes | None = None
     progress: Progress | None = None
     end: End | None = None
-    cancels: tuple[str, ...] = ()
-    """Children (by id) that this call gives up: those that it started get a cancel into their inbox, once, unless they
-    have ended or another call waits for them too. An end gives up all."""
     unfollowed: tuple[str, ...] = ()
-    """Places where the body waited for the end of a call, and does no longer: it is not told."""
+    """Places where the body waited for the end of a call, and does no longer: it is not told. A child that it started
+    gets a cancel into its inbox, once, unless it has ended or somebody else waits for it too. An end gives up all."""
     withdrawn: tuple[str, ...] = ()
     """Places of questions whose answers nobody waits for any more."""
     unsent: tuple[str, ...] = ()
@@ -319,7 +317,7 @@ class Started:
 
 @keyword_record
 class StartCall(Write[Started]):
-    """Decide what call a request gets (DESIGN §11.1), under the write lock; raises `Refused` in the result.
+    """Decide what call a request gets, under the write lock; raises `Refused` in the result.
 
     A new call has `call_id`. The order: the client's idempotency key; the caller's own orphan; the tool's key;
     `attach_identical`; a new call. One that `resumes` a call gets that one, or fails with CallNotFound. `process`
@@ -362,7 +360,7 @@ class Deliver(Write[Delivered]):
 
 @record
 class RetryCall(Write[Accepted]):
-    """DESIGN §11.3. A stuck call becomes unowned and due, its count of crashes zero."""
+    """What an operator asks for. A stuck call becomes unowned and due, its count of crashes zero."""
 
     call_id: str
     new_call_id: str

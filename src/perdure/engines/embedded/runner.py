@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from perdure.engines.embedded.worker import Worker
 
 STALE_AFTER = 1.0
-"""Seconds since its last event after which a loaded body is told the time (DESIGN §5)."""
+"""Seconds since its last event after which a loaded body is told the time."""
 
 SLICE = 500
 """Events that are replayed before the loop is given back."""
@@ -130,7 +130,6 @@ class BodyCall(LiveCall):
             # They may have come about in the last commit of the life before; doing this twice changes nothing.
             self._append(
                 self._unit(
-                    cancels=body.children_given_up,
                     unfollowed=body.ends_given_up,
                     withdrawn=body.questions_given_up,
                 )

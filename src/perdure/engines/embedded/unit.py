@@ -23,7 +23,6 @@ class Unit:
     """The rows of the inbox that the events came from."""
     status: c.SetStatus | None = None
     progress: Progress | None = None
-    cancels: tuple[str, ...] = ()
     unfollowed: tuple[str, ...] = ()
     withdrawn: tuple[str, ...] = ()
     unsent: tuple[str, ...] = ()
@@ -61,8 +60,6 @@ class Unit:
                 self.withdrawn += (ask.key,)
             case c.AwaitEnd():
                 self.unfollowed += (ask.key,)
-                if ask.own:
-                    self.cancels += (ask.call_id,)
 
     @property
     def writes(self) -> bool:
@@ -106,7 +103,6 @@ class Unit:
             status_data=None if said is None else said.data,
             progress=self.progress,
             end=end,
-            cancels=self.cancels,
             unfollowed=self.unfollowed,
             withdrawn=self.withdrawn,
             unsent=self.unsent,

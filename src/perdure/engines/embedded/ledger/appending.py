@@ -79,10 +79,8 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
         ledger.execute(PARK, (ledger.clock() - AT_ONCE, write.wake_at, n))
     if write.withdrawn:
         told = (*told, *withdraw(ledger, n, write.withdrawn))
-    if write.cancels:
-        told = (*told, *give_up(ledger, n, write.cancels, write.at))
-    for key in write.unfollowed:
-        ledger.execute("DELETE FROM links WHERE parent = ? AND key = ?", (n, key))
+    if write.unfollowed:
+        told = (*told, *give_up(ledger, n, write.unfollowed, write.at))
     return told
 
 
@@ -181,7 +179,7 @@ def append_child(ledger: Ledger, write: AppendChild) -> ChildStarted | ChildRefu
         n, call_id = found[0], found[1].call_id
         bind(ledger, n, request)
     if not write.detached:
-        _follow(ledger, write, n)
+        _follow(ledger, write, n, own=True)
     return _started(ledger, write, seq, call_id)
 
 
@@ -190,17 +188,17 @@ def append_join(ledger: Ledger, write: AppendJoin) -> ChildStarted | ChildRefuse
     found = ledger.row("SELECT n FROM calls WHERE id = ?", (write.call_id,))
     if found is None:
         return _refuse(ledger, write, seq, CallNotFound(write.call_id))
-    _follow(ledger, write, found[0])
+    _follow(ledger, write, found[0], own=False)
     return _started(ledger, write, seq, write.call_id)
 
 
-def _follow(ledger: Ledger, write: AppendChild | AppendJoin, child: int) -> None:
+def _follow(ledger: Ledger, write: AppendChild | AppendJoin, child: int, *, own: bool) -> None:
     """The parent gets the end of the child into its inbox; at once if the child has ended."""
     if ledger.row("SELECT 1 FROM calls WHERE n = ? AND ended IS NOT NULL", (child,)) is not None:
         put(ledger, write.n, child_ended(ledger, child, write.key))
     else:
-        link = (child, write.n, write.key)
-        ledger.execute("INSERT OR IGNORE INTO links (child, parent, key) VALUES (?, ?, ?)", link)
+        link = (child, write.n, write.key, own)
+        ledger.execute("INSERT OR IGNORE INTO links (child, parent, key, own) VALUES (?, ?, ?, ?)", link)
 
 
 def _started(ledger: Ledger, write: AppendChild | AppendJoin, seq: int, call_id: str) -> ChildStarted:

@@ -30,12 +30,13 @@ TIES = """
 
 # What a call started itself; one with a key may be another's.
 CHILD = """
-    SELECT n, status = 'stuck' OR (begun = 0 AND delay > 0) FROM calls
-    WHERE id = ? AND ended IS NULL AND parent = (SELECT id FROM calls WHERE n = ?)"""
+    SELECT status = 'stuck' OR (begun = 0 AND delay > 0) FROM calls
+    WHERE n = ? AND ended IS NULL AND parent = (SELECT id FROM calls WHERE n = ?)"""
 
-AWAITED = "SELECT 1 FROM links JOIN calls ON n = links.parent WHERE child = ? AND ended IS NULL"
-
-CHILDREN = "SELECT id FROM links JOIN calls ON n = child WHERE links.parent = ?"
+# Those whose child it is as well go first.
+AWAITED = """
+    SELECT id, own FROM links JOIN calls ON n = links.parent WHERE child = ? AND ended IS NULL
+    ORDER BY own DESC, n LIMIT 1"""
 
 
 def end_call(
@@ -66,24 +67,31 @@ def _cut_ties(ledger: Ledger, n: int, at: float) -> tuple[Delivered, ...]:
     return (*told, *withdraw_all(ledger, n)) if asks else told
 
 
-def give_up(ledger: Ledger, n: int, children: Iterable[str], at: float) -> list[Delivered]:
-    """Nobody in the call waits for these any more. Without its link a child is not asked a second time, which would
-    end its clean-up."""
+def give_up(ledger: Ledger, n: int, keys: Iterable[str], at: float) -> list[Delivered]:
+    """The call waits at these places no more. Without its link a child is not asked a second time, which would end
+    its clean-up."""
+    children: dict[int, None] = {}
+    for key in keys:
+        for child, own in ledger.execute("SELECT child, own FROM links WHERE parent = ? AND key = ?", (n, key)):
+            if own:
+                children[child] = None
+        ledger.execute("DELETE FROM links WHERE parent = ? AND key = ?", (n, key))
     asked: list[Delivered] = []
-    for child_id in children:
-        running = ledger.row(CHILD, (child_id, n))
-        if running is None:
-            continue
-        child, runs_nothing = running
-        if ledger.execute("DELETE FROM links WHERE child = ? AND parent = ?", (child, n)).rowcount:
-            asked += _cancel_child(ledger, child, at, runs_nothing=bool(runs_nothing))
+    for child in children:
+        asked += _cancel_child(ledger, n, child, at)
     return asked
 
 
-def _cancel_child(ledger: Ledger, child: int, at: float, *, runs_nothing: bool) -> tuple[Delivered, ...]:
-    if ledger.row(AWAITED, (child,)) is not None:
-        return ()  # somebody else waits for it too
-    if runs_nothing:
+def _cancel_child(ledger: Ledger, n: int, child: int, at: float) -> tuple[Delivered, ...]:
+    running = ledger.row(CHILD, (child, n))
+    if running is None:
+        return ()
+    awaited = ledger.row(AWAITED, (child,))
+    if awaited is not None:
+        if awaited[1]:  # whoever is left takes it along
+            ledger.execute("UPDATE calls SET parent = ? WHERE n = ?", (awaited[0], child))
+        return ()
+    if running[0]:
         ended = end_unrun(ledger, child, "", at)
         return (ended, *ended.parents)
     return (put(ledger, child, CancelAsked("", at)),)
@@ -91,8 +99,8 @@ def _cancel_child(ledger: Ledger, child: int, at: float, *, runs_nothing: bool) 
 
 def give_up_all(ledger: Ledger, n: int, at: float) -> list[Delivered]:
     """Also those whose start was on its way when the body ended."""
-    children = ledger.execute(CHILDREN, (n,)).fetchall()
-    return give_up(ledger, n, dict.fromkeys(call_id for (call_id,) in children), at)
+    keys = ledger.execute("SELECT key FROM links WHERE parent = ?", (n,)).fetchall()
+    return give_up(ledger, n, [key for (key,) in keys], at)
 
 
 def _tell_parents(ledger: Ledger, n: int) -> tuple[Delivered, ...]:

@@ -155,9 +155,10 @@ CREATE TABLE links (
     child INTEGER NOT NULL,
     parent INTEGER NOT NULL,
     key TEXT NOT NULL,
+    own INTEGER NOT NULL,             -- awaited as its child, and not merely its end
     PRIMARY KEY (child, parent, key)
 ) WITHOUT ROWID;
-CREATE INDEX links_parent ON links (parent);
+CREATE INDEX links_parent ON links (parent, key);
 
 CREATE TABLE stores (
     store TEXT NOT NULL,
