@@ -24,6 +24,7 @@ from mcp_types import (
     ElicitResult,
     InputRequiredResult,
     TextContent,
+    TextResourceContents,
 )
 from starlette.requests import HTTPConnection
 
@@ -332,3 +333,23 @@ async def test_a_tool_that_lends_its_request_to_a_resource_is_not_asked_by_reply
         result = await client.call_tool("read", {})
     said: Any = text(result)
     assert said == "cats: accept" if mode == "legacy" else "cannot be asked" in said
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_nor_is_a_resource_that_lends_its_request_to_another(mode: str) -> None:
+    mcp = DurableMCP[Any]("lender", engine="memory:", log_level="CRITICAL")
+
+    async def note(topic: str, ctx: DurableContext) -> str:
+        said = await ctx.elicit(f"Show {topic}?", Approval, default=Approval(approved=True, by="default"))
+        return said.data.by if said.action == "accept" else said.action
+
+    async def album(topic: str, ctx: Context[Any]) -> str:
+        (content,) = await ctx.read_resource(f"note://{topic}")
+        return f"{topic} by {content.content}"
+
+    mcp.resource("note://{topic}")(note)
+    mcp.resource("album://{topic}")(album)
+    async with Client(mcp, mode=mode, elicitation_callback=Person().answer) as client:
+        (content,) = (await client.read_resource("album://cats")).contents
+    assert isinstance(content, TextResourceContents)
+    assert content.text == ("cats by ann" if mode == "legacy" else "cats by default")

@@ -12,6 +12,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from perdure.core.commands import NotifyChange, SendLog
 from perdure.engine import Question, QuestionKind
 from perdure.protocol.conversation import log_message
+from perdure.protocol.current_request import current_raw
 from perdure.protocol.questions import asks_of
 from perdure.protocol.sdk import RequestContext
 from perdure.tool import Durable, Kind
@@ -39,10 +40,11 @@ def brought_by(request: RequestContext | None, durable: Durable) -> Brought:
 
 
 def is_for(request: RequestContext, durable: Durable) -> bool:
-    """A tool that reads a resource of its own server lends it its request, whose state is not the resource's."""
+    """What reads a resource of its own server lends it its request, whose state is not that resource's."""
     if request.method != METHODS.get(durable.kind):
         return False
-    return durable.kind == "resource" or (request.params or {}).get("name") == durable.name
+    params = request.params or {}
+    return params.get("uri") == current_raw() if durable.kind == "resource" else params.get("name") == durable.name
 
 
 class StatelessConversation:
