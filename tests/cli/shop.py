@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 from pydantic import BaseModel, Field
 
 from perdure import DurableContext, DurableMCP, Signal, ToolError, step
@@ -28,6 +30,11 @@ async def order(item: str, ctx: DurableContext) -> str:
     cost = await price(item)
     await ctx.set_status("waiting for a decision")
     return f"ordered for {cost}" if await ctx.receive(decision) else "not ordered"
+
+
+@mcp.job()
+async def weigh(ctx: DurableContext) -> list[float]:
+    return [1.5, nan, inf]
 
 
 class Gift(BaseModel):

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from itertools import combinations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from perdure.cli.app import app
 from perdure.datafile import data_folder
 from tests.cli import shop
 from tests.cli.commands import ROOT, ended, finish, perdure, read_json, start, worker
@@ -76,6 +80,26 @@ def test_a_call_is_shown_with_its_timeline_and_its_result() -> None:
     assert record["timeline"][1]["attempts"] == 1
 
 
+def test_what_is_no_number_is_null_in_json() -> None:
+    call = finish("weigh")
+
+    assert "NaN" not in perdure("call", call, "--json").stdout
+    assert read_json("call", call)["result"] == [1.5, None, None]
+
+
+def test_output_of_any_encoding_shows_what_it_can_and_json_all_of_it() -> None:
+    call = finish("offer", item="thé")
+    narrow = CliRunner(charset="ascii")
+
+    listed, shown, record = (
+        narrow.invoke(app, arguments) for arguments in (["calls"], ["call", call], ["call", call, "--json"])
+    )
+
+    assert "offer-th?" in listed.stdout
+    assert "th? for 3" in shown.stdout
+    assert json.loads(record.stdout)["key"] == "offer-thé"
+
+
 def test_a_failed_call_says_what_went_wrong() -> None:
     call = finish("offer", item="nothing")
 
@@ -93,13 +117,25 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_one_calls() -> None:
 
 
 def test_an_id_that_begins_several_calls_is_refused_with_their_ids() -> None:
-    first, second = start("order", item="tea"), start("order", item="cake")
+    calls = [start("order", item="tea") for _ in range(17)]  # two of which begin with the same digit
+    first, second = next((a, b) for a, b in combinations(calls, 2) if a[0] == b[0])
 
-    refused = perdure("call", "")
+    refused = perdure("call", first[0])
 
     assert refused.exit_code == 1
     assert first in refused.stderr
     assert second in refused.stderr
+
+
+@pytest.mark.parametrize("command", [["call"], ["cancel"], ["signal"], ["answer"], ["retry"], ["release"]])
+def test_an_empty_id_is_not_the_only_call(command: list[str]) -> None:
+    call = start("order", item="tea")
+
+    refused = perdure(*command, "", *(["decision", "true"] if command == ["signal"] else []))
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("perdure: The id is empty.")
+    assert read_json("call", call)["status"] == "running"
 
 
 @pytest.mark.parametrize("command", [["call"], ["cancel"], ["retry"], ["release"]])
@@ -120,6 +156,15 @@ def test_a_signal_reaches_a_call_that_another_process_runs(file: Path) -> None:
 
     assert sent.exit_code == 0, sent.output
     assert record["result"]["content"][0]["text"] == "ordered for 4"
+
+
+def test_a_negative_number_is_a_value_and_no_option() -> None:
+    call = start("order", item="cake")
+
+    refused = perdure("signal", call, "decision", "-1")
+
+    assert refused.exit_code == 1
+    assert "-1 is not of type 'boolean'" in refused.stderr
 
 
 def test_a_signal_that_the_call_does_not_take_is_refused() -> None:

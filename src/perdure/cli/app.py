@@ -161,7 +161,11 @@ def cancel(
         _act(cancel_call(_files(engine, server), id, reason))
 
 
-@app.command(rich_help_panel=CALLS, epilog="""`perdure signal 3f2a decision '{"approved": true}'`""")
+@app.command(
+    rich_help_panel=CALLS,
+    epilog="""`perdure signal 3f2a decision '{"approved": true}'`""",
+    context_settings={"ignore_unknown_options": True},  # -1 is JSON
+)
 def signal(
     id: CallId,
     name: Annotated[str, typer.Argument(help="The signal's name.", metavar="NAME")],

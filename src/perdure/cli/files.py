@@ -88,6 +88,8 @@ async def read_each(files: list[str], read: Callable[[Calls], Awaitable[T]]) -> 
 
 async def find_call(files: list[str], id: str) -> Held:
     """The one call with this id, or whose id begins so."""
+    if not id:  # an empty variable of a script: any call begins so, and the only one would be cancelled
+        raise Problem("The id is empty. Give a call's id, or its first characters.")
     read = await read_each(files, lambda calls: _matching(calls, id))
     found = [Held(file, view) for file, views in read for view in views]
     match found:

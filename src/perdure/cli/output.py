@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 WHOLE_LINES = 240
@@ -15,6 +16,8 @@ WHOLE_LINES = 240
 
 def terminal() -> Console:
     """Made when it is used, because standard output may have been redirected since."""
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="replace")  # what the output's encoding lacks is no reason to show nothing
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, markup=False, width=None if known else WHOLE_LINES)
 
@@ -25,4 +28,6 @@ def quiet() -> None:
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    """Whatever the output's encoding is; what is no number is null, because JSON has no word for it."""
+    plain = to_jsonable_python(content, inf_nan_mode="null")
+    print(json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
