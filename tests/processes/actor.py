@@ -103,6 +103,8 @@ class Actor:
     async def start(self, function: str, argument: Any = None, **options: Any) -> str:
         if function == "collects":
             options["signals"] = (SignalSpec("item", False, {}),)
+        if "retain" in options:
+            options["retain"] = timedelta(seconds=options["retain"])
         accepted = await self._engine.start(request_for(self._functions[function], argument, **options))
         return accepted.call_id
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.processes.company import Company, OrderFailed
+from tests.processes.company import PATIENCE, Company, OrderFailed
 
 LOOKS = 20
 """So many times in a row something is waited for that a process would see at its next look at the file."""
@@ -88,6 +88,22 @@ async def test_a_call_goes_from_a_process_without_workers_to_the_one_that_has_it
         call = await client.ask("start", function="one", argument=0)
         assert (await client.ask("end", call=call))["status"] == "completed"
     assert time.monotonic() - asked < WITHOUT_LOOKING
+
+
+async def test_who_was_stopped_until_the_call_was_kept_long_enough_hears_that_it_is_gone(company: Company) -> None:
+    owner, client = await company.start(), await company.start(work=False)
+    call = await owner.ask("start", function="patient", retain=0.001)
+    await client.ask("seen", call=call, status="waiting")
+    end = client.order("end", call=call)
+    await client.ask("get", call=call)  # orders are taken in turn: it watches
+    client.stop()
+    await owner.ask("cancel", call=call)
+    assert (await owner.ask("end", call=call))["status"] == "cancelled"
+    await company.start()  # which removes what was kept long enough
+    client.go_on()
+    with pytest.raises(OrderFailed, match="CallNotFound"):
+        async with asyncio.timeout(PATIENCE):
+            await end
 
 
 async def test_whoever_hears_no_hints_is_late_and_misses_nothing(company: Company) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -423,8 +423,10 @@ class _Serving:
             if self._worker is not None and (call := self._worker.live.get(call_id)) is not None:
                 call.look_at_questions_soon()
                 continue
-            with suppress(CallNotFound):  # kept long enough
+            try:
                 self._watchers.publish(await self.journal.read(View(call_id)))
+            except CallNotFound as gone:
+                self._watchers.lose(gone)
 
     async def _poll(self) -> None:
         changed = False

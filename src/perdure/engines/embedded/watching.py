@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from perdure.engine import CallView
+from perdure.errors import CallNotFound
 
 Look = Callable[[str], Awaitable[CallView]]
 
@@ -24,6 +25,11 @@ class Watchers:
         for watcher in self._watching.get(view.id, ()):
             watcher.see(view)
 
+    def lose(self, gone: CallNotFound) -> None:
+        """The call was kept long enough, and nobody here has seen its end."""
+        for watcher in self._watching.get(gone.call_id, ()):
+            watcher.lose(gone)
+
     def watch(self, call_id: str, after: int, look: Look) -> AsyncIterator[CallView]:
         """Each view newer than version `after`; `look` gives the present one."""
         return _Watch(self, call_id, after, look)
@@ -41,16 +47,24 @@ class Watchers:
 class _Watcher:
     """Where the newest view waits to be taken."""
 
-    __slots__ = ("newest", "woken")
+    __slots__ = ("gone", "newest", "woken")
 
     def __init__(self) -> None:
         self.newest: CallView | None = None
+        self.gone: CallNotFound | None = None
         self.woken: asyncio.Future[None] | None = None
 
     def see(self, view: CallView) -> None:
         if self.newest is not None and self.newest.is_over:
             return  # what was read before the end may come after it
         self.newest = view
+        self._wake()
+
+    def lose(self, gone: CallNotFound) -> None:
+        self.gone = gone
+        self._wake()
+
+    def _wake(self) -> None:
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)
 
@@ -81,6 +95,9 @@ class _Watch(AsyncIterator[CallView]):
                 view = await self._look(self._call_id)
             else:
                 while (newest := watcher.newest) is None:
+                    if watcher.gone is not None:
+                        self._is_over = True
+                        raise watcher.gone
                     await watcher.wait()
                 view, watcher.newest = newest, None
             self._is_over = view.is_over
