@@ -219,6 +219,40 @@ async def test_the_timeline_tells_of_the_first_error_too_where_the_last_is_anoth
         assert line.error == "ConnectionError: refused 2 (at first: ConnectionError: refused 1)"
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("no file a\udcff"), "ValueError: no file a\\udcff"),
+        (ValueError("no\x00file"), "ValueError: no\x00file"),
+        (Mute(), "Mute: (its text cannot be had)"),
+    ],
+    ids=["no UTF-8", "a zero", "no text"],
+)
+async def test_a_step_is_tried_again_whatever_its_error_says(serve: Serve, error: Exception, words: str) -> None:
+    attempts: list[int] = []
+
+    def flaky() -> str:
+        attempts.append(1)
+        if len(attempts) < 2:
+            raise error
+        return "there"
+
+    async def asks(effects: Effects, _: None) -> str:
+        return await step(effects, flaky, retry=AT_ONCE)
+
+    function = body(asks)
+    async with serve(function) as engine:
+        view = await run(engine, function)
+        assert view.result == "there"
+        [line] = [line for line in await engine.timeline(view.id) if line.kind == "step"]
+        assert line.error == words
+
+
 async def test_a_step_that_gives_up_raises_in_the_body(serve: Serve) -> None:
     class Strange(Exception):
         def __init__(self, socket: object) -> None:

@@ -14,6 +14,7 @@ from perdure.core.codec.errors import (
     encode_step_error,
     error_message,
     error_type,
+    words_of,
 )
 from perdure.core.codec.events import decode_event, encode_event
 from perdure.core.codec.names import class_named, import_name, name_of
@@ -39,4 +40,5 @@ __all__ = [
     "name_of",
     "plain_function",
     "return_annotation",
+    "words_of",
 ]

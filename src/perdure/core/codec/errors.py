@@ -57,6 +57,11 @@ def describe_error(raw: bytes) -> str:
 # --- recording ------------------------------------------------------------------------------------
 
 
+def words_of(error: BaseException) -> str:
+    """Its type and text for people, whatever its text is: UTF-8 has no lone surrogates, names of files do."""
+    return f"{type(error).__name__}: {_text(error)}".encode("utf-8", "backslashreplace").decode()
+
+
 def _recorded(error: BaseException, lost: Callable[[BaseException], Record], **origin: Any) -> Record:
     """`origin` is kept beside the error, for the day when its class is gone."""
     if isinstance(error, BaseExceptionGroup):

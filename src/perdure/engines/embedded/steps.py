@@ -9,6 +9,7 @@ from random import random
 from typing import Any, Protocol
 
 from perdure.core.call import Status, idempotency_key
+from perdure.core.codec import words_of
 from perdure.core.commands import Work
 from perdure.core.record import record
 from perdure.core.retry import next_delay
@@ -256,7 +257,7 @@ class StepRun:
     async def _note(self, began: float, error: BaseException | None) -> None:
         """Record that an attempt begins, or with which error it ended and when the next one is due."""
         before = self._record
-        words = None if error is None else f"{type(error).__name__}: {error}"[:LONGEST_ERROR]
+        words = None if error is None else words_of(error)[:LONGEST_ERROR]
         self._record = Attempt(
             self.key,
             self.name,
