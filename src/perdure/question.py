@@ -242,7 +242,9 @@ def answer_to(question: Question, value: Any) -> bytes:
     if question.schema is not None:
         from perdure.schema import check_json
 
-        check_json(f"The question {question.name!r}", question.schema, to_json(content))
+        # A form's schema knows no null, also for what may be None in its model: there it is what was left out.
+        given = {name: each for name, each in cast("dict[str, Any]", content).items() if each is not None}
+        check_json(f"The question {question.name!r}", question.schema, to_json(given))
     return to_json({"action": "accept", "content": content})
 
 

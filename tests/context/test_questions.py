@@ -101,6 +101,27 @@ async def test_what_counts_as_an_answer(house: House, value: Any, result: Any) -
         assert await call.result() == result
 
 
+class Visit(BaseModel):
+    city: str
+    nights: int | None = None
+
+
+@pytest.mark.parametrize("value", [Visit(city="Rome"), {"city": "Rome"}, {"city": "Rome", "nights": None}])
+async def test_what_may_be_none_may_be_left_out_of_an_answer(house: House, value: Any) -> None:
+    async def visit(ctx: DurableContext) -> Any:
+        said = await ctx.elicit("Where to?", Visit)
+        return said.data.model_dump() if said.action == "accept" else said.action
+
+    tool = house.body(visit)
+    async with house.serving():
+        call = await house.begin(tool)
+        await asked(house, call.id)
+        with pytest.raises(Refused, match="required"):
+            await house.calls.answer(call.id, {"city": None})
+        await house.calls.answer(call.id, value)
+        assert await call.result() == {"city": "Rome", "nights": None}
+
+
 @pytest.mark.parametrize("value", [{"stories": 5}, {"topic": 5}, "python", ["python"]])
 async def test_an_answer_that_its_form_does_not_take_is_refused_where_it_is_given(house: House, value: Any) -> None:
     tool = a_form(house)
