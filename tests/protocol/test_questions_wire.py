@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INVALID_PARAMS,
     CreateMessageResultWithTools,
     ElicitRequestURLParams,
     ElicitResult,
@@ -16,10 +20,10 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from perdure import AlreadyAnswered, CallEnded
-from tests.protocol.asking import asked, status_of, text
+from perdure import AlreadyAnswered, CallEnded, DurableContext, DurableMCP, Embedded
+from tests.protocol.asking import BOUND, asked, calls_of, status_of, text
 from tests.protocol.questioned import House, Person, deep_thought, house_of, rejects, samples, yes
-from tests.protocol.questions_server import came_back
+from tests.protocol.questions_server import Approval, came_back
 
 CELLS = [
     (transport, era)
@@ -249,6 +253,42 @@ async def test_an_error_of_the_client_counts_as_dismissed_and_is_not_asked_again
     async with house.served_client(person) as client:
         assert text(await client.call_tool("pay", {"amount": 3})) == "cancel"
     assert person.asked == ["Pay 3?"]
+
+
+def little_room(folder: Path) -> DurableMCP[Any]:
+    mcp = DurableMCP[Any]("little", engine=Embedded(folder / "calls.db", payload_limit=2000), log_level="CRITICAL")
+
+    @mcp.tool()
+    async def pay(ctx: DurableContext) -> str:
+        said = await ctx.elicit("Pay?", Approval, name="approve")
+        return said.data.by if said.action == "accept" else said.action
+
+    return mcp
+
+
+UNRECORDABLE = pytest.mark.parametrize("by", ["x" * 3000, "\ud800"], ids=["too large", "no Unicode"])
+
+
+@UNRECORDABLE
+async def test_an_answer_that_cannot_be_recorded_counts_as_dismissed_on_a_session(tmp_path: Path, by: str) -> None:
+    person = Person(lambda _: yes(by))
+    async with Client(little_room(tmp_path), mode="legacy", elicitation_callback=person.answer) as client:
+        async with asyncio.timeout(BOUND):
+            assert text(await client.call_tool("pay", {})) == "cancel"
+    assert person.asked == ["Pay?"]
+
+
+@UNRECORDABLE
+async def test_in_a_stateless_request_it_is_an_error_and_the_question_stays(tmp_path: Path, by: str) -> None:
+    mcp = little_room(tmp_path)
+    async with Client(mcp, elicitation_callback=Person(lambda _: yes(by)).answer) as client:
+        with pytest.raises(MCPError) as error:
+            await client.call_tool("pay", {})
+        assert error.value.code == INVALID_PARAMS
+        ((call, status),) = await calls_of(mcp)
+        assert status == "waiting"
+        await mcp.calls.answer(call, Approval(approved=True, by="ann"))
+        assert text(await client.call_tool("pay", {})) == "ann"
 
 
 @pytest.mark.parametrize(("transport", "era"), [("memory", "sessions")])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+
+from mcp.shared.exceptions import MCPError
 
 from perdure.engine import Answer, Engine, Question
-from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound
 from perdure.protocol.conversation import Conversation
+from perdure.protocol.inputs import give, no_answer
 
 log = logging.getLogger("perdure")
 
@@ -32,8 +33,10 @@ class Asking:
         value = await self._conversation.ask(call_id, self._question)
         if value is not None:
             self.is_answered = True
-            with suppress(AlreadyAnswered, CallEnded, CallNotFound):  # somebody was faster
-                await engine.deliver(call_id, Answer(self._question.name, value))
+            try:
+                await give(engine, call_id, Answer(self._question.name, value))
+            except MCPError as error:
+                await give(engine, call_id, no_answer(self._question, error))
 
     def withdraw(self) -> None:
         """The client is told, if it has not answered."""

@@ -30,11 +30,11 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.core.commands import NotifyChange
 from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, QuestionKind, Request, WholeStep
-from perdure.errors import AlreadyAnswered, CallEnded, CallerUnknown, CallNotFound
+from perdure.errors import CallEnded, CallerUnknown, CallNotFound
 from perdure.protocol.answer import failure_of
 from perdure.protocol.callers import Caller
 from perdure.protocol.conversation import Conversation, Nobody
-from perdure.protocol.inputs import answers_in
+from perdure.protocol.inputs import answers_in, give
 from perdure.protocol.replies import Finished, Handoff, NeedsInput, Reply
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.seats import Seat, Seats
@@ -165,10 +165,7 @@ class Gateway:
         """Which of the call's questions the request has answered, now or before."""
         answers = answers_in(responses, (await self._engine.get(call_id)).questions)
         for answer in answers:
-            with suppress(
-                AlreadyAnswered, CallEnded, CallNotFound
-            ):  # somebody was faster, or the same state came again
-                await self._engine.deliver(call_id, answer)
+            await give(self._engine, call_id, answer)
         return [answer.name for answer in answers]
 
     def _told(self, seat: Seat, wire: Wire) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 
 from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp_types import CONNECTION_CLOSED
-from pydantic_core import to_json
 
 from perdure.core.commands import NotifyChange, SendLog
 from perdure.engine import Question, QuestionKind
 from perdure.protocol.conversation import log_message
-from perdure.protocol.inputs import answers_in, method_of
+from perdure.protocol.inputs import answers_in, method_of, no_answer
 from perdure.protocol.questions import asks_of
 from perdure.protocol.sdk import RequestContext, ask_client
-
-log = logging.getLogger("perdure")
 
 
 class SessionConversation:
@@ -46,7 +42,7 @@ class SessionConversation:
             return None
         except MCPError as error:
             self._visits.discard(question.name)
-            return None if error.code == CONNECTION_CLOSED else _refusal(question, error)
+            return None if error.code == CONNECTION_CLOSED else no_answer(question, error).value
         if said.get("action") != "accept":
             self._visits.discard(question.name)
         return answer.value
@@ -71,14 +67,3 @@ class SessionConversation:
                 await self._session.send_resource_list_changed()
             case "resource":
                 await self._session.send_resource_updated(change.uri or "")
-
-
-def _refusal(question: Question, error: MCPError) -> bytes:
-    """The client answered with an error, or with what is no answer. It is asked once: the next time would be the same.
-
-    A person's question counts as dismissed; a model's has no such answer.
-    """
-    log.warning("a client did not answer %r: %s", question.name, error)
-    if question.kind == "sampling":
-        return to_json({"error": {"code": error.code, "message": error.message}})
-    return to_json({"action": "cancel"})

@@ -21,8 +21,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.calls import Calls
 from perdure.engine import CallView, QuestionKind
-from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound
-from perdure.protocol.inputs import answers_in, input_requests, until_taken
+from perdure.errors import CallEnded, CallNotFound
+from perdure.protocol.inputs import answers_in, give, input_requests, until_taken
 from perdure.protocol.reception import Reception
 from perdure.protocol.sdk import RequestContext
 from perdure.protocol.stateless import StatelessConversation
@@ -131,8 +131,7 @@ class Tasks(Extension):
         view = await self._found(ctx, params)
         answers = answers_in(params.input_responses, view.questions)
         for answer in answers:
-            with suppress(AlreadyAnswered, CallEnded):  # somebody was faster
-                await self._reception.engine.deliver(view.id, answer)
+            await give(self._reception.engine, view.id, answer)
         if answers:
             await until_taken(self._reception.calls_for(ctx), view.id, [answer.name for answer in answers])
         return {"resultType": "complete"}
