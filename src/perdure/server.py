@@ -48,7 +48,7 @@ from perdure.protocol.outcomes import tool_result
 from perdure.protocol.questions import AskedInstead
 from perdure.protocol.reception import Reception
 from perdure.protocol.sdk import RequestContext, close_listens, lowlevel_server, serve_listens
-from perdure.protocol.seal import sealed_beside
+from perdure.protocol.seal import Seal, sealed_by
 from perdure.protocol.serve import run_http, run_stdio, serve_http, serve_stdio
 from perdure.protocol.task_listening import TaskListening
 from perdure.protocol.tasks import Tasks
@@ -163,9 +163,11 @@ class DurableMCP(Decorators[App]):
         self._session_managers: list[StreamableHTTPSessionManager] = []
         self._handoffs = Handoffs(lambda: self.engine, handles=handle_tools, has_model=sampler is not None)
         self.calls = Calls(lambda: self.engine, caller=EVERYONE, code=self._registry)
+        self._before_asking: Callable[[], None] = lambda: None
         if mcp_server_options.get("request_state_security") is None:
-            seal = sealed_beside(lambda: self.engine.path, self._reception.caller_id)
-            mcp_server_options["request_state_security"] = seal
+            seal = Seal(lambda: self.engine.path)
+            self._before_asking = seal.make_ready
+            mcp_server_options["request_state_security"] = sealed_by(seal, self._reception.caller_id)
         mcp_server_options["extensions"] = [*(mcp_server_options.get("extensions") or ()), Tasks(self._reception)]
         mcp_server_options["middleware"] = [
             self._hear_cancels,
@@ -234,7 +236,13 @@ class DurableMCP(Decorators[App]):
         engine = self.engine
         log.info("%s keeps its calls in %r", self.name, engine)
         caller_of = self._entrances.caller_of
-        gateway = Gateway(engine, adopt_within=self.adopt_within, caller_of=caller_of, bus=self._bus)
+        gateway = Gateway(
+            engine,
+            adopt_within=self.adopt_within,
+            caller_of=caller_of,
+            bus=self._bus,
+            before_asking=self._before_asking,
+        )
         return Life(engine, gateway, self._user_lifespan(self))
 
     # --- running ---

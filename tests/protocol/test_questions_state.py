@@ -289,6 +289,17 @@ async def test_the_key_lies_beside_the_calls_and_nobody_else_may_read_it(house: 
     assert [each.name for each in house.folder.iterdir() if SUFFIX in each.name] == [file.name]
 
 
+async def test_a_question_that_no_state_can_be_made_for_stays_until_it_can(house: House, client: Client) -> None:
+    file = house.folder / f"calls.db{SUFFIX}"
+    file.write_bytes(b"short")
+    for _ in range(2):
+        assert (await a_round(client)).is_error
+    file.unlink()
+    state = await begun(client)
+    assert text(await a_round(client, request_state=state, input_responses={"approve": yes()})) == "paid 3, by ann"
+    assert len(await calls_of(house.mcp)) == 1
+
+
 async def test_of_many_who_make_the_key_one_does(tmp_path: Path) -> None:
     keys = await asyncio.gather(*(asyncio.to_thread(key_beside, tmp_path / "calls.db") for _ in range(20)))
     assert len(set(keys)) == 1

@@ -73,7 +73,8 @@ class Restarting(MCPError):
 
 
 class Gateway:
-    """One per opening of an engine. `caller_of` tells of each request who sent it."""
+    """One per opening of an engine. `caller_of` tells of each request who sent it; `before_asking` raises where a
+    client could not be given what it is to come back with: found out later, that would count as its answer."""
 
     def __init__(
         self,
@@ -82,12 +83,14 @@ class Gateway:
         adopt_within: timedelta,
         caller_of: Callable[[RequestContext | None], Caller],
         bus: SubscriptionBus,
+        before_asking: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._is_open = True
         self._adopt_within = adopt_within
         self._caller_of = caller_of
         self._bus = bus
+        self._before_asking = before_asking
         self._seats = Seats()
         self._attending: set[Waiting] = set()
         self._looking: set[asyncio.Timeout] = set()
@@ -139,6 +142,8 @@ class Gateway:
         try:
             call_id = await self._start(seat, wire)
             reply = await self._settled(seat.waiting, call_id, brought)
+            if isinstance(reply, NeedsInput):
+                self._before_asking()
         except Exception:
             self._told(seat, wire)
             raise

@@ -22,14 +22,12 @@ SUFFIX = "-seal"
 KEY_BYTES = 32
 
 
-def sealed_beside(
-    calls: Callable[[], Path | None], caller: Callable[[RequestContext], str | None]
-) -> RequestStateSecurity:
+def sealed_by(seal: Seal, caller: Callable[[RequestContext], str | None]) -> RequestStateSecurity:
     """State that the `caller` it was given to can use, and nobody else; a nobody's is good for whoever has it.
 
     It lives as long as a question without a time-out, and may be used more than once: only the first answer counts.
     """
-    return RequestStateSecurity(codec=Seal(calls), ttl=TIME_TO_LIVE.total_seconds(), bind_principal=caller)
+    return RequestStateSecurity(codec=seal, ttl=TIME_TO_LIVE.total_seconds(), bind_principal=caller)
 
 
 class Seal:
@@ -44,6 +42,10 @@ class Seal:
 
     def unseal(self, token: str) -> bytes:
         return self._codec.unseal(token)
+
+    def make_ready(self) -> None:
+        """Raises where there is no key, and none can be made."""
+        self._codec  # noqa: B018 - which reads it, or makes it
 
     @property
     def _codec(self) -> AESGCMRequestStateCodec:
