@@ -245,6 +245,7 @@ async def test_an_invoice_that_the_erp_does_not_take_fails_and_may_be_sent_again
         (invoice(("pens", "NaN")), "finite number"),
         (invoice(("pens", "much")), "valid decimal"),
         (invoice(("pens", "1", "soon")), "valid datetime"),
+        (invoice(("pens", "1", "9999-12-31T23:59:59-01:00")), "within the years 1 to 9999"),
         (invoice(("pens", "1"), number=""), "at least 1 character"),
     ],
 )
@@ -264,6 +265,18 @@ async def test_an_invoice_that_is_sent_again_is_the_same_call(work: Work) -> Non
     await t.advance(300 * DAY)
     assert await sent(t, SMALL) == first
     assert (found.validations, found.paid) == (1, ["ink", "pens"])
+
+
+@pytest.mark.parametrize(
+    ("amount", "due"),
+    [("100.00", "2020-01-01"), ("1e2", "2020-01-01T00:00:00Z"), ("100.0", "2020-01-01T01:00:00+01:00")],
+)
+async def test_an_invoice_that_is_written_otherwise_is_the_same(amount: str, due: str, work: Work) -> None:
+    _, t = work
+    call_id = await sent(t, invoice(("pens", "100", "2020-01-01T00:00:00")))
+    assert await sent(t, invoice(("pens", amount, due))) == call_id
+    (line,) = (await ask(t.client, "invoice_status", call_id=call_id))["lines"]
+    assert (line["amount"], line["due_date"]) == ("100.00", "2020-01-01T00:00:00Z")
 
 
 async def test_another_invoice_of_the_same_id_is_refused(work: Work) -> None:

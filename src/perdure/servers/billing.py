@@ -26,12 +26,21 @@ LineState = Literal["WAITING", "PAID", "FAILED", "UNKNOWN"]
 # --- what is sent ---------------------------------------------------------------------------------
 
 
-def with_zone(when: datetime) -> datetime:
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+def in_cents(amount: Decimal) -> Decimal:
+    """One writing of each amount: 5 and 5.00 are the same invoice, and no service is sent 1E+2."""
+    return amount.quantize(Decimal("0.01"))
 
 
-Amount = Annotated[Decimal, Field(gt=0, max_digits=15, decimal_places=2)]
-Due = Annotated[datetime, AfterValidator(with_zone), Field(description="Without a time zone: UTC. Past: pay at once")]
+def in_utc(when: datetime) -> datetime:
+    """One writing of each time."""
+    try:
+        return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("in UTC it is not within the years 1 to 9999") from None
+
+
+Amount = Annotated[Decimal, Field(gt=0, max_digits=15, decimal_places=2), AfterValidator(in_cents)]
+Due = Annotated[datetime, AfterValidator(in_utc), Field(description="Without a time zone: UTC. Past: pay at once")]
 
 
 class Line(BaseModel):
