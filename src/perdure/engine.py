@@ -376,18 +376,22 @@ StoreOperation = GetEntry | SetEntry | DeleteEntry | SwapEntry | ListEntries
 
 @record
 class StoreReply:
-    """`done` is false where a compare-and-set found another value, which `entries` then shows."""
+    """`done` is false where a compare-and-set found another value, which `entries` then shows; and where what a body
+    wrote or read cannot be recorded: `refusal` is that error."""
 
     done: bool
     entries: tuple[tuple[str, bytes], ...] = ()
+    refusal: bytes | None = None
 
     def to_bytes(self) -> bytes:
-        return json.dumps([self.done, [[k, v.decode()] for k, v in self.entries]], separators=(",", ":")).encode()
+        refusal = [] if self.refusal is None else [self.refusal.decode()]
+        entries = [[k, v.decode()] for k, v in self.entries]
+        return json.dumps([self.done, entries, *refusal], separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> StoreReply:
-        done, entries = json.loads(raw)
-        return cls(done, tuple((k, v.encode()) for k, v in entries))
+        done, entries, *refusal = json.loads(raw)
+        return cls(done, tuple((k, v.encode()) for k, v in entries), refusal[0].encode() if refusal else None)
 
 
 # --- the seam -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar, overload
 
-from perdure.core.codec import codec_for
+from perdure.core.codec import codec_for, decode_error
 from perdure.effects import current_effects, running_frame
 from perdure.engine import (
     DeleteEntry,
@@ -116,7 +116,10 @@ class Store(Generic[V]):
         effects = current_effects()
         if effects is None:
             return await self._engine().store(self.name, operation)
-        return StoreReply.from_bytes(await effects.store(self.name, operation))
+        reply = StoreReply.from_bytes(await effects.store(self.name, operation))
+        if reply.refusal is not None:
+            raise decode_error(reply.refusal)
+        return reply
 
 
 def _value(reply: StoreReply) -> bytes | None:

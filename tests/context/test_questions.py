@@ -23,7 +23,8 @@ from perdure import (
     Sampled,
 )
 from perdure.engine import Answer
-from perdure.errors import Refused
+from perdure.engines.embedded.engine import Embedded
+from perdure.errors import PayloadTooLarge, Refused
 from perdure.testing import trial
 from tests.context.house import ANN, BOB, House
 
@@ -234,6 +235,19 @@ async def test_a_page_to_open(house: House) -> None:
         )
         await house.calls.answer(call.id, None)
         assert await call.result() == "accept"
+
+
+async def test_a_question_that_is_too_large_to_be_shown_raises_in_the_body(house: House) -> None:
+    house.engine = Embedded("memory:", payload_limit=1000)
+
+    async def ask(ctx: DurableContext) -> Any:
+        try:
+            return await ctx.elicit("which? " * 200, Topic)
+        except PayloadTooLarge as error:
+            return str(error).split(" has")[0]
+
+    async with house.serving():
+        assert await house.ask(house.body(ask)) == "The question 'question'"
 
 
 async def test_a_model_that_no_client_has_a_form_for_is_the_author_s_error(house: House) -> None:

@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from perdure.context import DurableContext
-from perdure.errors import CallFailed, PerdureError
-from tests.context.house import ANN, BOB, LATER, House, seen
+from perdure.engines.embedded.engine import Embedded
+from perdure.errors import CallFailed, PayloadTooLarge, PerdureError
+from tests.context.house import ANN, BOB, LATER, SOON, House, seen
 
 Context = DurableContext[Any]
 
@@ -92,6 +93,33 @@ async def test_what_a_body_read_is_what_it_reads_in_its_next_life(house: House) 
         await house.engine.crash()
         assert await call.result() == 1
     assert lives == [1, 1]
+
+
+async def test_what_is_too_large_to_write_or_to_read_raises_in_the_body(house: House) -> None:
+    house.engine = Embedded("memory:", payload_limit=1000)
+    texts = house.store("texts", str)
+
+    async def hoards(ctx: Context) -> list[str]:
+        for key in "abc":
+            await texts.set(key, key * 400)
+        refused: list[str] = []
+        for use in (texts.set("d", "d" * 999), texts.update("a", lambda a: f"{a}" * 3), texts.items()):
+            try:
+                await use
+            except PayloadTooLarge as error:
+                refused.append(str(error).split(" has")[0])
+        await ctx.sleep(SOON)
+        return [*refused, *(key for key, _ in await texts.items(limit=2))]
+
+    async with house.serving():
+        assert await house.ask(house.body(hoards)) == [
+            "The value of 'd' in store 'texts'",
+            "The value of 'a' in store 'texts'",
+            "The value of 'texts.ListEntries'",
+            "a",
+            "b",
+        ]
+        assert await texts.get("a") == "a" * 400
 
 
 async def test_an_update_happens_once_however_many_try(house: House) -> None:

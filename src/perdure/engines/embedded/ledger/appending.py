@@ -157,9 +157,14 @@ def forget_crashes(ledger: Ledger, write: ForgetCrashes) -> None:
 
 def append_store(ledger: Ledger, write: AppendStore) -> StoreReply:
     seq = take_place(ledger, write.n, write.epoch, write.at)
-    reply = use_store(ledger, write.store, write.operation)
-    event = StoreReturned(write.key, write.name, write.digest, reply.to_bytes(), write.at)
-    add_events(ledger, write.n, seq, (event,))
+    try:
+        reply = use_store(ledger, write.store, write.operation)
+        raw = reply.to_bytes()
+        ledger.check_size(raw, f"The value of {write.name!r}")
+    except PayloadTooLarge as refusal:
+        reply = StoreReply(False, refusal=encode_error(refusal))
+        raw = reply.to_bytes()
+    add_events(ledger, write.n, seq, (StoreReturned(write.key, write.name, write.digest, raw, write.at),))
     return reply
 
 

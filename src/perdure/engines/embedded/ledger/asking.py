@@ -10,7 +10,7 @@ from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.places import add_events, take_place
 from perdure.engines.embedded.ledger.rows import QUESTIONS, find_view, question_to, questions_from
-from perdure.errors import AlreadyAnswered, InputUnavailable, Refused
+from perdure.errors import AlreadyAnswered, InputUnavailable, PayloadTooLarge, Refused
 
 # A job has no client: what it asks is seen on the call that waits for it, and so on up to one that a client asked for.
 SHOWN = """
@@ -29,14 +29,15 @@ BUMP = "UPDATE calls SET version = version + 1 WHERE n = ?"
 def append_question(ledger: Ledger, write: AppendQuestion) -> QuestionAsked:
     seq = take_place(ledger, write.n, write.epoch, write.at)
     shown = _shown_on(ledger, write.n)
-    refusal = _refusal(ledger, shown, write.ask)
     told: tuple[Delivered, ...] = ()
-    if refusal is None:
+    try:
+        _check_clients(ledger, shown, write.ask)
         name = _show(ledger, shown, write)
+    except (InputUnavailable, PayloadTooLarge) as refusal:
+        asked = Asked(write.key, write.name, write.digest, "", encode_error(refusal), write.at)
+    else:
         asked = Asked(write.key, write.name, write.digest, name, None, write.at)
         told = _told(ledger, write.n, shown)
-    else:
-        asked = Asked(write.key, write.name, write.digest, "", encode_error(refusal), write.at)
     add_events(ledger, write.n, seq, (asked,))
     return QuestionAsked(asked, told)
 
@@ -92,21 +93,20 @@ def _shown_on(ledger: Ledger, n: int) -> int:
     return n if found is None else found[0]
 
 
-def _refusal(ledger: Ledger, shown: int, ask: QuestionAsk) -> InputUnavailable | None:
+def _check_clients(ledger: Ledger, shown: int, ask: QuestionAsk) -> None:
     call = ledger.row("SELECT shared, waiting FROM calls WHERE n = ?", (shown,))
     assert call is not None
     shared, waiting = call
     kind = ask.question.kind
     if shared:
-        return InputUnavailable("A shared call is many callers': there is nobody in particular to ask.")
+        raise InputUnavailable("A shared call is many callers': there is nobody in particular to ask.")
     if waiting and not _client_can(ledger, shown, kind):
         if ask.if_unable == "refuse":
-            return InputUnavailable(
+            raise InputUnavailable(
                 f"The client cannot be asked ({kind}), and the question has neither a time-out nor a default."
             )
     elif not waiting and ask.if_nobody == "refuse":
-        return InputUnavailable(f"Nobody waits for the call who could be asked ({kind}).")
-    return None
+        raise InputUnavailable(f"Nobody waits for the call who could be asked ({kind}).")
 
 
 def _client_can(ledger: Ledger, n: int, kind: str) -> bool:
