@@ -215,7 +215,9 @@ class DurableContext(Generic[App]):
 
         refused: str | None = None
         for _ in range(MOST_REFUSED):
-            answer = await self._here.ask(asked.name, asked.digest, asked.ask(refused))
+            ask = asked.ask(refused)
+            _json(f"The question {asked.name!r}", [ask.question.name, ask.question.params])
+            answer = await self._here.ask(asked.name, asked.digest, ask)
             try:
                 return asked.read(answer)
             except Unfit as unfit:
@@ -247,11 +249,12 @@ class DurableContext(Generic[App]):
 
     async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far it is to who waits; the latest wins."""
-        self._here.tell(ReportProgress(progress, total, message))
+        self._here.tell(ReportProgress(progress, total, _text("The message of a progress", message)))
 
     async def set_status(self, text: str, data: object = None) -> None:
         """What the call's view shows as `text` and, as JSON, `data`, until the next one."""
-        self._here.tell(SetStatus(text, None if data is None else _json("The data of a status", data)))
+        said = _text("The text of a status", text)
+        self._here.tell(SetStatus(said, None if data is None else _json("The data of a status", data)))
 
     async def debug(self, data: Any, *, logger_name: str | None = None) -> None:
         """Send a log message to the client, once over all lives."""
@@ -283,7 +286,7 @@ class DurableContext(Generic[App]):
 
     async def notify_resource_updated(self, uri: str) -> None:
         """Tell clients who subscribed to it that a resource changed."""
-        self._here.tell(NotifyChange("resource", uri))
+        self._here.tell(NotifyChange("resource", _text("The URI of a resource", uri)))
 
     def _send_log(self, level: Level, data: Any, logger_name: str | None) -> None:
         self._here.tell(SendLog(level, _json("A log message", data), logger_name))
@@ -322,6 +325,12 @@ def _json(what: str, value: object) -> bytes:
         return to_json(value)
     except ValueError as error:
         raise NotRecordable(what, str(error)) from error
+
+
+def _text(what: str, text: T) -> T:
+    """Names of files, among others, may have what is no Unicode: it would break the unit or the stream it is in."""
+    _json(what, text)
+    return text
 
 
 class _CallLog(LoggerAdapter[Logger]):
@@ -385,7 +394,7 @@ class StepInfo:
     async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far it is to who waits, if anybody does; the latest wins."""
         if self._frame.report is not None:
-            self._frame.report(progress, total, message)
+            self._frame.report(progress, total, _text("The message of a progress", message))
 
     def _ordinary(self, what: str) -> PerdureError:
         return PerdureError(

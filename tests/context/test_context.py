@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 
 from perdure.context import DurableContext, current_step
 from perdure.core.commands import NotifyChange, SendLog
@@ -18,6 +19,10 @@ from perdure.signal import Signal
 from tests.context.house import ANN, LATER, SOON, House, seen
 
 Context = DurableContext[Any]
+
+
+class Note(BaseModel):
+    text: str = ""
 
 
 @pytest.fixture
@@ -185,6 +190,30 @@ async def test_what_has_no_json_is_refused_where_it_is_said(house: House) -> Non
 
     async with house.serving():
         assert "The data of a status cannot be recorded" in await house.ask(house.body(opaque))
+
+
+@pytest.mark.parametrize("what", ["status", "progress", "resource", "question", "name of a question"])
+async def test_a_text_that_is_no_unicode_is_refused_where_it_is_said(house: House, what: str) -> None:
+    async def talks(ctx: Context) -> str:
+        name = b"caf\xe9".decode(errors="surrogateescape")  # as a file's name may be
+        try:
+            match what:
+                case "status":
+                    await ctx.set_status(name)
+                case "progress":
+                    await ctx.report_progress(1, 2, name)
+                case "resource":
+                    await ctx.notify_resource_updated(f"file:///{name}")
+                case "question":
+                    await ctx.elicit(f"Delete {name}?", Note, default=Note())
+                case _:
+                    await ctx.elicit("Delete it?", Note, name=name, default=Note())
+        except NotRecordable as error:
+            return str(error)
+        return "said"
+
+    async with house.serving():
+        assert "cannot be recorded" in await house.ask(house.body(talks))
 
 
 async def test_the_log_is_silent_in_replay_and_carries_the_call(house: House, caplog: pytest.LogCaptureFixture) -> None:
