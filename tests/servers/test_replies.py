@@ -20,7 +20,9 @@ NOON = datetime(2026, 7, 28, 12, tzinfo=UTC)
         ("Tue, 28 Jul 2026 11:00:00 GMT", timedelta(0)),
         ("Thu, 28 Jul 2044 12:00:00 GMT", timedelta(days=1)),
         ("99999999999999", timedelta(days=1)),
+        ("9" * 5000, None),
         ("soon", None),
+        ("Tue, 28 Jul 2026 0799999299999:00 GMT", None),
         ("-5", None),
     ],
 )

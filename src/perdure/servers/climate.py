@@ -132,7 +132,7 @@ async def await_result(ctx: DurableContext, job_names: JobNames) -> dict[str, We
         try:
             results[name] = await mcp.calls.result(job.id)
         except CallFailed as failed:
-            problems.append(f"{name} failed: {failed.message}")
+            problems.append(f"{name} failed: {failed.message.rstrip('.')}.")
     if problems:
         others = "" if len(problems) == len(jobs) else " The other jobs are done: ask for them alone."
         raise ToolError(" ".join(problems) + f"{others} start_gathering tries a failed one again.")

@@ -22,11 +22,11 @@ def retry_after(header: str | None, now: datetime) -> timedelta | None:
     """RFC 9110, 10.2.3: seconds or a date; None where it says nothing that can be understood."""
     if header is None:
         return None
-    if header.strip().isdecimal():
-        return timedelta(seconds=min(int(header), 86_400))
     try:
+        if header.strip().isdecimal():
+            return timedelta(seconds=min(int(header), 86_400))
         date = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return min(max(date - now, timedelta(0)), timedelta(days=1))
