@@ -14,7 +14,7 @@ from perdure.core.call import Status
 from perdure.protocol.gateway import IDEMPOTENCY_KEY
 
 MODES = ["auto", "legacy"]
-BOUND = 10
+BOUND = 30
 
 
 class Gate:

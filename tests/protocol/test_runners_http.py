@@ -19,7 +19,7 @@ from perdure.protocol.serve import address_of, listen, loopback_only
 from tests.protocol.wired import STATELESS, Era, Process, process, raw_http
 
 GRACE = 3.0
-SLACK = 1.0
+SLACK = 3.0
 
 
 @asynccontextmanager

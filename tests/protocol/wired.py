@@ -32,7 +32,7 @@ STATELESS = "2026-07-28"
 MODE = {"sessions": "legacy", "stateless": STATELESS}
 ROOT = Path(__file__).parents[2]
 SERVER = ["-m", "tests.protocol.wired_server"]
-BOUND = 10
+BOUND = 30
 
 
 class Reports:
