@@ -230,6 +230,24 @@ async def test_a_failed_sync_ends_the_process_and_loses_nothing_acknowledged(
     assert await again.ask("start")
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_who_serves_a_file_that_is_no_longer_there_acknowledges_nothing_and_ends(
+    database: Path, start: Start, replaced: bool
+) -> None:
+    actor = await start(database)
+    await actor.ask("open")
+    await actor.ask("start")
+    for file in database.parent.glob(f"{database.name}*"):
+        file.unlink()
+    if replaced:
+        database.touch()
+    assert await actor.ask("start") is None
+    assert await actor.end() == os.EX_IOERR
+    again = await start(database)
+    assert await again.ask("open") == "done"
+    assert await again.ask("start")
+
+
 async def test_full_durability_syncs_each_commit_and_relaxed_does_not(
     tmp_path: Path, start: Start, faulty_disk: str
 ) -> None:

@@ -68,6 +68,7 @@ class Writer:
     ) -> None:
         self.turn = threading.Lock()
         self._path = path
+        self._file = _identity(path)
         self._ledger = ledger
         self._connection = ledger.connection
         self._execute = ledger.connection.execute
@@ -160,6 +161,9 @@ class Writer:
         while batch:
             try:
                 with self.turn, self._lock:
+                    if not self._is_in_place():
+                        batch = self._lose_file(batch)
+                        continue
                     self._commit(batch)
                     self._tell(batch)
                     batch = []
@@ -234,6 +238,20 @@ class Writer:
             raise _Died from error
 
     # --- what can go wrong ---
+
+    def _is_in_place(self) -> bool:
+        try:
+            return _identity(self._path) == self._file
+        except FileNotFoundError:
+            return False
+
+    def _lose_file(self, batch: list[Queued]) -> list[Queued]:
+        """SQLite would go on with a file that has no name any more, and nobody would find what was acknowledged."""
+        gone = StorageError(
+            f"{self._path} was deleted or replaced while it was served. What is written now would be lost."
+        )
+        self._on_fatal(gone)
+        return self._fail(batch, gone)
 
     def _after_fault(self, batch: list[Queued], error: sqlite3.Error) -> list[Queued]:
         """What is to be tried again, after a while. An empty batch: only a checkpoint failed, and nothing is lost."""
@@ -325,6 +343,11 @@ class Writer:
 
 class _Died(BaseException):
     """The probe said so."""
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def end_process(error: StorageError) -> None:
