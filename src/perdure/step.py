@@ -201,7 +201,9 @@ def has_reconcile(step: Step[..., Any]) -> bool:
     return _code_of(step).own.reconcile is not None
 
 
-def _code_of(step: Step[..., Any]) -> _Code:
+def _code_of(step: object) -> _Code:
+    if not isinstance(step, Step):
+        raise TypeError(f"{step!r} is no step: only what `@step` decorates can be stubbed.")
     return step._code  # pyright: ignore[reportPrivateUsage]  the only way in, so that a step has none
 
 

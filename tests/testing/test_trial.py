@@ -84,6 +84,13 @@ async def test_a_stub_ends_with_its_trial() -> None:
         assert await (await t.start("weight", {"item": "tea"})).result() == 3
 
 
+async def test_only_steps_can_be_stubbed() -> None:
+    no_step: Any = len
+    async with trial(mcp) as t:
+        with pytest.raises(TypeError, match="is no step: only what `@step` decorates"):
+            t.stub(no_step, len)
+
+
 async def test_a_stub_of_a_step_that_is_never_asked_needs_no_answer() -> None:
     async with trial(mcp) as t:
 
