@@ -74,7 +74,8 @@ class OutcomeUnknown(PerdureError):
         if call is None:
             super().__init__(
                 f"Step {step!r} was interrupted and may have happened. "
-                f"Look for the idempotency key {idempotency_key} where its effect would be, then retry the call."
+                f"Look for the idempotency key {idempotency_key} where its effect would be. Only if it did not happen, "
+                "retry the call: that runs the step once more, under another key."
             )
         else:
             super().__init__(

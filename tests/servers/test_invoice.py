@@ -391,6 +391,8 @@ async def test_a_payment_of_which_nobody_says_whether_it_happened_is_unknown(mon
         call_id = await sent(t, invoice(("pens", "9.90")))
         await t.advance(DAY)
         assert (await state(t, call_id), await lines(t, call_id)) == ("FAILED", {"pens": "UNKNOWN"})
+        (line,) = (await ask(t.client, "invoice_status", call_id=call_id))["lines"]
+        assert "Only if it did not happen, retry the call" in line["problem"]
 
 
 async def test_a_cancelled_invoice_pays_nothing_more(work: Work) -> None:
