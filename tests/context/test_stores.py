@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,7 +142,9 @@ async def test_an_update_happens_once_however_many_try(house: House) -> None:
         assert await items.get("a") == Item(sku="a", stock=0)
 
 
-async def test_an_update_that_lost_a_race_tries_again_with_what_it_found(house: House) -> None:
+async def test_an_update_that_lost_a_race_tries_again_with_what_it_found(tmp_path: Path) -> None:
+    house = House()
+    house.engine = Embedded(tmp_path / "calls.db")
     numbers = house.store("numbers", int)
     tries: list[int | None] = []
 

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from perdure.engines.embedded.journal import Held, commit
+from perdure.engine import ListEntries, SetEntry
+from perdure.engines.embedded.journal import Held, LookIntoStore, UseStoreOnce, commit
 from perdure.engines.embedded.lockfile import LockFile
 from perdure.engines.embedded.sqlite import SqliteJournal
 from perdure.errors import PerdureError
@@ -113,6 +114,10 @@ async def obey(database: str, durability: Any) -> None:
                 return sum(not future.done() for future in given)
             case "settle", ():
                 return [type(result).__name__ for result in await asyncio.gather(*given, return_exceptions=True)]
+            case "write an entry", ():
+                await commit(journal, UseStoreOnce("items", SetEntry("", "a", b"1")))
+            case "read the entries", ():
+                return [key for key, _ in (await journal.read(LookIntoStore("items", ListEntries("")))).entries]
             case "close", ():
                 await journal.close()
             case _:

@@ -198,10 +198,12 @@ async def test_a_payload_over_the_limit_fails_its_unit_and_nothing_else(storage:
         storage.unit(held, status="completed", end=Completed(large, MORNING)),
         storage.unit(held, status="failed", end=Failed(large, MORNING)),
         UseStoreOnce("items", SetEntry("", "a", large)),
+        storage.unit(held, status_text=large.decode()),
+        storage.unit(held, status_text="", status_data=large),
         storage.unit(held, step(b"3", "0/3")),
     ]
     results = await storage.together(*writes)
-    assert [type(r).__name__ for r in results] == ["tuple", *["PayloadTooLarge"] * 4, "tuple"]
+    assert [type(r).__name__ for r in results] == ["tuple", *["PayloadTooLarge"] * 6, "tuple"]
     with pytest.raises(PayloadTooLarge):
         await storage.deliver(held.view.id, Signal("decision", large))
     record = await storage.record(held.view.id)

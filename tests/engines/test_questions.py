@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from perdure.effects import Effects
-from perdure.engine import Answer, CallView, Cancel, Function, GetEntry, Query, Question, QuestionAsk
+from perdure.engine import Answer, CallView, Cancel, Function, GetEntry, Query, Question, QuestionAsk, Signal
 from perdure.engines.embedded.engine import Embedded
 from perdure.engines.embedded.hints import Hint, Hints
 from perdure.errors import AlreadyAnswered, CallEnded, CallNotFound, InputUnavailable, Refused
@@ -282,19 +282,22 @@ async def test_what_a_child_asked_is_withdrawn_with_it(serve: Serve) -> None:
     async def child(effects: Effects, _: Any) -> Any:
         return await ask(effects)
 
+    async def wait(effects: Effects) -> None:
+        await effects.child(child_ask(job, None), ANY.decode)
+
     async def parent(effects: Effects, _: Any) -> str:
-        try:
-            async with asyncio.timeout(0.05):
-                await effects.child(child_ask(job, None), ANY.decode)
-        except TimeoutError:
-            await effects.receive("go", ANY.decode)
+        waiting = asyncio.create_task(wait(effects))
+        await effects.receive("enough", ANY.decode)
+        waiting.cancel()
+        await effects.receive("go", ANY.decode)
         return "went on"
 
     job, tool = body(child, kind="job"), body(parent)
     async with serve(job, tool) as engine:
         call = (await engine.start(request_for(tool))).call_id
         await seen(engine, call, has_questions)
-        await seen(engine, call, lambda view: not view.questions)
+        await engine.deliver(call, Signal("enough", b"null"))
+        assert not (await seen(engine, call, lambda view: not view.questions)).is_over
 
 
 async def test_what_was_being_asked_when_the_body_ended_is_not_shown_for_ever(serve: Serve) -> None:

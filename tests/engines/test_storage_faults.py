@@ -167,12 +167,14 @@ async def test_a_full_disk_refuses_new_calls_holds_running_ones_and_loses_nothin
     running = await actor.ask("start")
     await actor.ask("give", 3, 100)
     assert await actor.ask("settle") == ["tuple"] * 3
+    assert await actor.ask("write an entry") == "done"
 
     await disk.fill(actor)
     refusal, message = await actor.ask("give with a new call among them", 2, 20_000)
     assert refusal == "StorageFull"
     assert str(disk.database) in message
     assert (await actor.ask("start"))[0] == "StorageFull"
+    assert await actor.ask("read the entries") == ["a"]
     assert await actor.ask("how many wait") == 4
 
     await disk.make_room(actor)

@@ -22,6 +22,8 @@ from perdure.engine import (
     CallView,
     Delivery,
     Function,
+    GetEntry,
+    ListEntries,
     Notice,
     Page,
     Query,
@@ -41,6 +43,7 @@ from perdure.engines.embedded.journal import (
     HolderOf,
     Journal,
     LetGo,
+    LookIntoStore,
     ReadRecord,
     ReleaseCall,
     RetryCall,
@@ -216,7 +219,11 @@ class Embedded:
         await self._here.release(call_id)
 
     async def store(self, store: str, operation: StoreOperation) -> StoreReply:
-        return await commit(self._here.journal, UseStoreOnce(store, operation))
+        match operation:
+            case GetEntry() | ListEntries():
+                return await self._here.journal.read(LookIntoStore(store, operation))
+            case _:
+                return await commit(self._here.journal, UseStoreOnce(store, operation))
 
 
 class _Serving:

@@ -17,6 +17,8 @@ from perdure.engine import (
     Accepted,
     CallView,
     Delivery,
+    GetEntry,
+    ListEntries,
     Page,
     Principal,
     Progress,
@@ -378,6 +380,8 @@ class ReleaseCall(Write[Delivered]):
 
 @record
 class UseStoreOnce(Write[StoreReply]):
+    """From outside a body, in a transaction of its own."""
+
     store: str
     operation: StoreOperation
 
@@ -491,6 +495,12 @@ class OpenQuestions(Read[tuple[Question, ...]]):
     """What a call shows of what it and its children ask, oldest first."""
 
     n: int
+
+
+@record
+class LookIntoStore(Read[StoreReply]):
+    store: str
+    operation: GetEntry | ListEntries
 
 
 @record

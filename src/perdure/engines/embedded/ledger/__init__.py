@@ -55,6 +55,7 @@ READS: dict[type[j.Read[Any]], Callable[[Ledger, Any], Any]] = {
     j.ReadRecord: reading.read_record,
     j.ReadInbox: reading.inbox,
     j.OpenQuestions: asking.open_questions,
+    j.LookIntoStore: stores.look_into_store,
     j.Arrived: reading.arrived,
     j.Owned: reading.owned,
     j.NextDue: reading.next_due,

@@ -37,13 +37,18 @@ from perdure.engines.embedded.ledger.starting import bind, find, insert
 from perdure.engines.embedded.ledger.stores import use_store
 from perdure.errors import CallNotFound, PayloadTooLarge, PerdureError, Refused
 
-# What an abandoned step came to may come after the end, which stays the end.
-GO_ON = """
-    UPDATE calls SET status = CASE WHEN ended IS NULL THEN ? ELSE status END, updated = ?, seq = seq + ?,
-        version = version + 1
-    WHERE n = ? AND epoch = ?"""
 
-GO_ON_AFTER_STEP = GO_ON.replace("version =", "crashes = 0, version =")
+def _go_on_sql(also: str = "") -> str:
+    # What an abandoned step came to may come after the end, which stays the end.
+    return f"""
+        UPDATE calls SET status = CASE WHEN ended IS NULL THEN ? ELSE status END, updated = ?, seq = seq + ?,
+            version = version + 1{also}
+        WHERE n = ? AND epoch = ?"""
+
+
+GO_ON = _go_on_sql()
+
+GO_ON_AFTER_STEP = _go_on_sql(", crashes = 0")
 
 OUTCOMES = (StepReturned, StepRaised, StepLate)
 """Nothing else shows that a step does not kill its process."""
@@ -93,6 +98,7 @@ def _go_on(ledger: Ledger, write: Append) -> None:
 
 def _say(ledger: Ledger, write: Append) -> None:
     if write.status_text is not None:
+        ledger.check_size(write.status_text.encode(), "The text of set_status")
         ledger.check_size(write.status_data, "The value of set_status")
         ledger.execute(
             "UPDATE calls SET text = ?, data = ? WHERE n = ?", (write.status_text, write.status_data, write.n)

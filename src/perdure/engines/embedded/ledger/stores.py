@@ -13,12 +13,16 @@ from perdure.engine import (
     StoreReply,
     SwapEntry,
 )
-from perdure.engines.embedded.journal import UseStoreOnce
+from perdure.engines.embedded.journal import LookIntoStore, UseStoreOnce
 from perdure.engines.embedded.ledger.ledger import Ledger
 
 
 def use_store_once(ledger: Ledger, write: UseStoreOnce) -> StoreReply:
     return use_store(ledger, write.store, write.operation)
+
+
+def look_into_store(ledger: Ledger, read: LookIntoStore) -> StoreReply:
+    return use_store(ledger, read.store, read.operation)
 
 
 def use_store(ledger: Ledger, store: str, operation: StoreOperation) -> StoreReply:
