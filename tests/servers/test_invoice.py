@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
 
+from perdure import CallFailed, DurableMCP
 from perdure.servers.billing import Decision, Policy
-from perdure.servers.invoice import invoice_server, mcp, status_of
-from perdure.servers.invoice_way import decision
+from perdure.servers.invoice import InvoiceTools, invoice_server, mcp, open_client, status_of
+from perdure.servers.invoice_way import InvoiceWay, decision
 from perdure.servers.standins.faults import Cut, Down, Fault, Refuse, Slow, by_chance
 from perdure.testing import Trial, crash_everywhere, trial
 from tests.servers.invoice_services import Services, invoice, services
@@ -328,6 +330,49 @@ async def test_a_line_that_is_forced_is_paid_now(work: Work) -> None:
     assert (await state(t, call_id), found.paid) == ("PAID", ["a", "b"])
     with pytest.raises(Refusal, match="this invoice is PAID"):
         await ask(t.client, "force_payment", call_id=call_id, line=1)
+
+
+def ended_elsewhere(file: Path) -> DurableMCP[Any]:
+    """A process that pays lines, in which no invoice hears of it."""
+    mcp = DurableMCP("invoice", lifespan=open_client, engine=file)
+    tools = InvoiceTools(mcp, InvoiceWay(mcp, Policy()), authenticates=False)
+    mcp.add_tool(tools.force_payment)
+    return mcp
+
+
+async def paying(file: Path, *dues: str) -> tuple[str, list[str]]:
+    """An invoice that nobody runs any more, and the jobs of its lines."""
+    mcp = invoice_server(engine=file)
+    async with mcp.serving(), asyncio.timeout(30):
+        given = invoice(*((f"line {n}", "9", due) for n, due in enumerate(dues, 1)))
+        call = await mcp.calls.start("process_invoice", given)
+        async for view in mcp.calls.watch(call.id):
+            if status_of(view).state == "PAYING":
+                break
+        jobs = [await mcp.calls.lookup("pay_line", f"{call.id}-{n}") for n, _ in enumerate(dues, 1)]
+    return call.id, [job.id for job in jobs if job]
+
+
+async def test_no_line_is_forced_whose_payment_has_ended_though_its_invoice_shows_it_as_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "invoice.db"
+    never = "9999-12-31T23:59:59Z"
+    async with services(monkeypatch, payments=[Cut()], lookups=repeat(Refuse(403))) as found:
+        call_id, jobs = await paying(file, never, never)
+        elsewhere = ended_elsewhere(file)
+        async with elsewhere.serving(), Client(elsewhere) as client, asyncio.timeout(30):
+            await elsewhere.calls.cancel(jobs[0])
+            assert await ask(client, "force_payment", call_id=call_id, line=2) == {"result": "Line 2 is paid now."}
+            for job in jobs:
+                with pytest.raises(CallFailed):
+                    await elsewhere.calls.result(job)
+            for line, ended in enumerate(["FAILED", "UNKNOWN"], 1):
+                with pytest.raises(Refusal, match=f"Too late: line {line} is {ended}"):
+                    await ask(client, "force_payment", call_id=call_id, line=line)
+            status = status_of(await elsewhere.calls.get(call_id))
+    assert [line.state for line in status.lines] == ["WAITING", "WAITING"]
+    assert found.paid == ["line 2"]
 
 
 async def test_no_payment_is_forced_before_it_is_approved(work: Work) -> None:

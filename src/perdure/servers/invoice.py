@@ -17,6 +17,7 @@ from mcp_types import ToolAnnotations
 from perdure import (
     AlreadyAnswered,
     CallEnded,
+    CallFailed,
     CallNotFound,
     Calls,
     CallView,
@@ -24,8 +25,8 @@ from perdure import (
     ToolError,
     current_step,
 )
-from perdure.servers.billing import Decision, InvoiceStatus, Policy
-from perdure.servers.invoice_way import KEPT, InvoiceWay, decision, force
+from perdure.servers.billing import Decision, InvoiceStatus, LineState, Policy
+from perdure.servers.invoice_way import KEPT, InvoiceWay, decision, force, unpaid
 
 SCOPE = "invoices:approve"
 PROCESS = "process_invoice"
@@ -99,11 +100,29 @@ class InvoiceTools:
             raise ToolError(f"No payment can be forced: this invoice is {status.state}.")
         if (state := status.lines[line - 1].state) != "WAITING":
             raise ToolError(f"Too late: line {line} is {state}.")
-        paying = await self._mcp.calls.lookup(self._way.pay_line.name, f"{call_id}-{line}")
-        if paying is not None:
-            with suppress(AlreadyAnswered, CallEnded):  # then it is paid now, too
-                await self._mcp.calls.signal(paying.id, force, True)
+        if (state := await self._forced(call_id, line)) != "PAID":
+            raise ToolError(f"Too late: line {line} is {state}.")
         return f"Line {line} is paid now."
+
+    async def _forced(self, call_id: str, line: int) -> LineState:
+        """What becomes of a line that is shown as waiting: the invoice hears of its end a little after that."""
+        paying = await self._mcp.calls.lookup(self._way.pay_line.name, f"{call_id}-{line}")
+        if paying is None:
+            return "FAILED"  # of what began only that lets go of its key
+        try:
+            await self._mcp.calls.signal(paying.id, force, True)
+        except AlreadyAnswered:
+            return "PAID"  # by whoever was first
+        except CallEnded:
+            return await self._ended(paying.id)
+        return "PAID"
+
+    async def _ended(self, paying_id: str) -> LineState:
+        try:
+            await self._mcp.calls.result(paying_id)
+        except CallFailed as failed:
+            return unpaid(failed)
+        return "PAID"
 
     async def _status(self, call_id: str, calls: Calls) -> InvoiceStatus:
         try:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from perdure import AlreadyAnswered, CallFailed, DurableContext, DurableMCP, Signal, ToolError, step
-from perdure.servers.billing import Decision, Invoice, InvoiceStatus, LineStatus, Policy, State
+from perdure.servers.billing import Decision, Invoice, InvoiceStatus, LineState, LineStatus, Policy, State
 from perdure.servers.erp import validate
 from perdure.servers.payments import Order, Receipt, pay
 
@@ -83,8 +83,7 @@ class InvoiceWay:
         try:
             receipt = await self.pay_line(case.status.call_id, case.order(line), line.due_date)
         except CallFailed as failed:
-            line.state = "UNKNOWN" if failed.type == "OutcomeUnknown" else "FAILED"
-            line.problem = failed.message
+            line.state, line.problem = unpaid(failed), failed.message
         else:
             line.state, line.payment_id = "PAID", receipt.payment_id
         await case.reach("PAYING")  # with one line more that is known
@@ -96,6 +95,11 @@ class InvoiceWay:
                 await ctx.receive(force, timeout=left)
         await ctx.set_status("is paid")
         return await pay(order)
+
+
+def unpaid(failed: CallFailed) -> LineState:
+    """How the line is whose job ended so."""
+    return "UNKNOWN" if failed.type == "OutcomeUnknown" else "FAILED"
 
 
 class Case:
