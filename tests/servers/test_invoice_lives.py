@@ -134,7 +134,7 @@ async def test_a_decision_is_told_the_same_by_the_server_that_is_started_again(
             await ask_at(server.address, "approve_invoice", call_id=call_id, note="fine")
             await server.kill()
         async with running("invoice", file, found.settings) as server:
-            with pytest.raises(Refusal, match="decided already"):
+            with pytest.raises(Refusal, match="has been approved already; it is PAYING"):
                 await ask_at(server.address, "reject_invoice", call_id=call_id)
             await until(lambda: reaches("PAYING")(found, server.address, call_id))
             await ask_at(server.address, "force_payment", call_id=call_id, line=2)

@@ -140,19 +140,21 @@ class InvoiceTools:
         try:
             await self._mcp.calls.signal(call_id, decision, verdict)
         except (AlreadyAnswered, CallEnded) as late:
-            if await self._stands(call_id, verdict):
-                return
-            state = status_of(late.view).state
-            raise ToolError(f"Too late: this invoice has been decided already; it is {state}.") from late
+            status = await self._decided(call_id)
+            if status.decision == verdict:
+                return  # it was sent in a life of this tool that could not say so any more
+            raise ToolError(f"Too late: this invoice {_told(status.decision)}; it is {status.state}.") from late
 
-    async def _stands(self, call_id: str, verdict: Decision) -> bool:
-        """Whether it counts, and was sent in a life of this tool that could not say so any more."""
+    async def _decided(self, call_id: str) -> InvoiceStatus:
+        """Once it shows its decision, or has ended."""
+        status = await self._status(call_id, self._mcp.calls)
         with suppress(TimeoutError):
             async with asyncio.timeout(SOON.total_seconds()):
                 async for view in self._mcp.calls.watch(call_id):
-                    if (standing := status_of(view).decision) is not None:
-                        return standing == verdict
-        return False
+                    status = status_of(view)
+                    if status.decision is not None:
+                        break
+        return status
 
     def _require_scope(self, what: str) -> None:
         if not self._may_decide():
@@ -165,6 +167,12 @@ class InvoiceTools:
 
 SOON = timedelta(seconds=5)
 """An invoice shows its decision within milliseconds, unless nobody runs it now."""
+
+
+def _told(taken: Decision | None) -> str:
+    if taken is None:  # it ended without one, or nobody runs it who could show it
+        return "takes no decision any more"
+    return f"has been {'approved' if taken.approved else 'rejected'} already"
 
 
 def status_of(view: CallView) -> InvoiceStatus:
