@@ -300,6 +300,129 @@ async def test_what_a_child_asked_is_withdrawn_with_it(serve: Serve) -> None:
         assert not (await seen(engine, call, lambda view: not view.questions)).is_over
 
 
+async def awaiting(effects: Effects, key: str) -> Any:
+    return await effects.child(child_ask(keyed, None, key=key), ANY.decode)
+
+
+async def child_of_job(effects: Effects, _: Any) -> Any:
+    return await effects.child(child_ask(below, None), ANY.decode)
+
+
+below, keyed = body(asking, kind="job"), body(child_of_job, kind="job")
+
+
+async def test_a_question_goes_on_to_the_next_who_waits_for_the_job(serve: Serve) -> None:
+    async def parent(effects: Effects, busy: Any) -> Any:
+        waiting = asyncio.create_task(awaiting(effects, "k"))
+        if busy:
+            await ask(effects)
+        return await waiting
+
+    tool = body(parent)
+    async with serve(below, keyed, tool) as engine:
+        first = (await engine.start(request_for(tool))).call_id
+        await seen(engine, first, has_questions)
+        next_one = (await engine.start(request_for(tool, True))).call_id
+        await seen(engine, next_one, has_questions)
+        await engine.deliver(first, Cancel())
+        end = await end_of(engine, first)
+        assert (end.questions, (await engine.get(first)).questions) == ((), ())
+        view = await seen(engine, next_one, lambda view: len(view.questions) == 2)
+        assert [each.name for each in view.questions] == ["approve", "approve-2"]
+        await engine.deliver(next_one, Answer("approve-2", YES))
+        await engine.deliver(next_one, Answer("approve", NO))
+        assert (await end_of(engine, next_one)).result == json.loads(YES)
+
+
+async def test_a_question_outlives_a_parent_that_gives_up_and_goes_on(serve: Serve) -> None:
+    async def parent(effects: Effects, is_patient: Any) -> Any:
+        waiting = asyncio.create_task(awaiting(effects, "k"))
+        if not is_patient:
+            await effects.receive("enough", ANY.decode)
+            waiting.cancel()
+            return await ask(effects)
+        return await waiting
+
+    tool = body(parent)
+    async with serve(below, keyed, tool) as engine:
+        hasty = (await engine.start(request_for(tool, False))).call_id
+        await seen(engine, hasty, has_questions)
+        patient = (await engine.start(request_for(tool, True))).call_id
+        await seen(engine, patient, lambda view: view.status == "waiting")
+        await engine.deliver(hasty, Signal("enough", b"null"))
+        await seen(engine, patient, has_questions)
+        await seen(engine, hasty, lambda view: [each.name for each in view.questions] == ["approve-2"])
+        with pytest.raises(AlreadyAnswered):
+            await engine.deliver(hasty, Answer("approve", NO))
+        await engine.deliver(patient, Answer("approve", YES))
+        assert (await end_of(engine, patient)).result == json.loads(YES)
+
+
+async def test_a_question_of_a_detached_job_is_its_own_when_who_waited_has_ended(serve: Serve) -> None:
+    async def parent(effects: Effects, _: Any) -> Any:
+        return await effects.join(await effects.detach(child_ask(below, None)), ANY.decode)
+
+    tool = body(parent)
+    async with serve(below, tool) as engine:
+        call = (await engine.start(request_for(tool))).call_id
+        await seen(engine, call, has_questions)
+        [job] = (await engine.find(Query(tool="asking"))).calls
+        await engine.deliver(call, Cancel())
+        assert not (await end_of(engine, call)).questions
+        view = await seen(engine, job.id, has_questions)
+        await engine.deliver(job.id, Answer(view.questions[0].name, YES))
+        assert (await end_of(engine, job.id)).result == json.loads(YES)
+
+
+async def test_a_question_is_answered_in_the_life_after_it_went_on(serve: Serve) -> None:
+    async def parent(effects: Effects, _: Any) -> Any:
+        waiting = asyncio.create_task(awaiting(effects, "k"))
+        await ask(effects)
+        return await waiting
+
+    tool = body(parent)
+    async with serve(below, keyed, tool) as engine:
+        calls: list[str] = []
+        for asked in (2, 1):
+            calls.append((await engine.start(request_for(tool, asked))).call_id)
+            await seen(engine, calls[-1], lambda view, asked=asked: len(view.questions) == asked)
+        await engine.deliver(calls[0], Cancel())
+        view = await seen(engine, calls[1], lambda view: len(view.questions) == 2)
+    async with serve() as engine:
+        assert (await engine.get(calls[1])).questions == view.questions
+        for each in view.questions:
+            await engine.deliver(calls[1], Answer(each.name, YES))
+    async with serve(below, keyed, tool) as engine:
+        assert (await end_of(engine, calls[1])).result == json.loads(YES)
+
+
+async def test_jobs_that_wait_for_each_other_show_what_they_ask_themselves(serve: Serve) -> None:
+    async def one(effects: Effects, _: Any) -> Any:
+        return await effects.child(child_ask(jobs["other"], None, key="other"), ANY.decode)
+
+    async def other(effects: Effects, _: Any) -> Any:
+        waiting = asyncio.create_task(one_of(effects))
+        said = await ask(effects)
+        waiting.cancel()
+        return said
+
+    async def one_of(effects: Effects) -> Any:
+        return await effects.child(child_ask(jobs["one"], None, key="one"), ANY.decode)
+
+    jobs = {"one": body(one, kind="job"), "other": body(other, kind="job")}
+    tool = body(one, name="tool")
+    async with serve(*jobs.values(), tool) as engine:
+        call = (await engine.start(request_for(tool))).call_id
+        await seen(engine, call, has_questions)
+        await jobs_found(engine, Query(tool="one", status="waiting"))
+        [job] = (await engine.find(Query(tool="other"))).calls
+        await engine.deliver(call, Cancel())
+        await end_of(engine, call)
+        view = await seen(engine, job.id, has_questions)
+        await engine.deliver(job.id, Answer(view.questions[0].name, YES))
+        assert (await end_of(engine, job.id)).result == json.loads(YES)
+
+
 async def test_what_was_being_asked_when_the_body_ended_is_not_shown_for_ever(serve: Serve) -> None:
     async def hasty(effects: Effects, _: Any) -> str:
         reading = asyncio.ensure_future(effects.store("things", GetEntry("", "k")))
@@ -316,16 +439,16 @@ async def test_what_was_being_asked_when_the_body_ended_is_not_shown_for_ever(se
     job, tool = body(hasty, kind="job"), body(waits)
     async with serve(job, tool) as engine:
         call = (await engine.start(request_for(tool))).call_id
-        (child,) = await ended_jobs(engine)
+        (child,) = await jobs_found(engine, Query(tool="hasty", status="completed"))
         assert child.questions == ()
         await seen(engine, call, lambda view: not view.questions)
         with pytest.raises((AlreadyAnswered, Refused)):
             await engine.deliver(call, Answer("approve", YES))
 
 
-async def ended_jobs(engine: Embedded) -> list[CallView]:
+async def jobs_found(engine: Embedded, query: Query) -> list[CallView]:
     async with asyncio.timeout(10):
-        while not (found := (await engine.find(Query(tool="hasty", status="completed"))).calls):
+        while not (found := (await engine.find(query)).calls):
             await asyncio.sleep(0.01)
     return found
 

@@ -159,7 +159,8 @@ class Append(Write[tuple[Delivered, ...]]):
     end: End | None = None
     unfollowed: tuple[str, ...] = ()
     """Places where the body waited for the end of a call, and does no longer: it is not told. A child that it started
-    gets a cancel into its inbox, once, unless it has ended or somebody else waits for it too. An end gives up all."""
+    gets a cancel into its inbox, once, unless it has ended or somebody else waits for it too. What was shown here of
+    its questions is shown there then. An end gives up all."""
     withdrawn: tuple[str, ...] = ()
     """Places of questions whose answers nobody waits for any more."""
     unsent: tuple[str, ...] = ()

@@ -16,10 +16,25 @@ from perdure.errors import AlreadyAnswered, InputUnavailable, PayloadTooLarge, R
 SHOWN = """
     WITH RECURSIVE up (n, kind, parent) AS (
         SELECT n, kind, parent FROM calls WHERE n = ?
-        UNION ALL
+        UNION  -- jobs may wait for each other
         SELECT calls.n, calls.kind, calls.parent FROM up JOIN calls ON calls.id = up.parent
         WHERE up.kind = 'job' AND EXISTS (SELECT 1 FROM links WHERE child = up.n AND links.parent = calls.n))
     SELECT n FROM up WHERE kind <> 'job'"""
+
+# What a call and those that it waits for, and so on, are asking.
+ASKED = """
+    WITH RECURSIVE down (n) AS (SELECT ? UNION SELECT child FROM down JOIN links ON links.parent = down.n)
+    SELECT row, call, shown, wish FROM down JOIN questions ON call = n WHERE state = 'open' ORDER BY row"""
+
+SHOW = """
+    INSERT INTO questions (call, key, asked, shown, wish, name, number, state, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, 'open', ?)"""
+
+SHOW_AGAIN = """
+    INSERT INTO questions (call, key, asked, shown, wish, name, number, state, body)
+    SELECT call, key, asked, ?, wish, ?, ?, state, body FROM questions WHERE row = ?"""
+
+WITHDRAW = "UPDATE questions SET state = 'withdrawn', body = NULL WHERE row = ?"
 
 OPEN = f"SELECT {QUESTIONS} FROM calls WHERE n = ?"
 
@@ -45,18 +60,19 @@ def append_question(ledger: Ledger, write: AppendQuestion) -> QuestionAsked:
 def answer_question(ledger: Ledger, n: int, answer: Answer, at: float) -> Delivered:
     ledger.check_size(answer.value, f"The answer to {answer.name!r}")
     asked = ledger.row(
-        "SELECT row, call, key, shown, state FROM questions WHERE name = ? AND (shown = ? OR call = ?)",
+        "SELECT row, call, key, asked, shown, state FROM questions WHERE name = ? AND (shown = ? OR call = ?) "
+        "ORDER BY state = 'open' DESC",
         (answer.name, n, n),
     )
     if asked is None:
         view = find_view(ledger, n)
         names = ", ".join(question.name for question in view.questions) or "nothing"
         raise Refused(f"Call {view.id} asks no question {answer.name!r}. It asks: {names}.")
-    row, call, key, shown, state = asked
+    row, call, key, name, shown, state = asked
     if state != "open":
         raise AlreadyAnswered(find_view(ledger, n), answer.name)
     ledger.execute("UPDATE questions SET state = 'answered', body = NULL WHERE row = ?", (row,))
-    delivered = put(ledger, call, Answered(key, answer.name, answer.value, at))
+    delivered = put(ledger, call, Answered(key, name, answer.value, at))
     return Delivered(call, delivered.owner, parents=_told(ledger, call, shown))
 
 
@@ -74,8 +90,23 @@ def withdraw(ledger: Ledger, n: int, keys: tuple[str, ...]) -> tuple[Delivered, 
             "SELECT row, shown FROM questions WHERE call = ? AND key = ? AND state = 'open'", (n, key)
         ).fetchall()
         for row, shown in rows:
-            ledger.execute("UPDATE questions SET state = 'withdrawn', body = NULL WHERE row = ?", (row,))
+            ledger.execute(WITHDRAW, (row,))
             told += _told(ledger, n, shown)
+    return told
+
+
+def show_elsewhere(ledger: Ledger, n: int) -> tuple[Delivered, ...]:
+    """One waits no more for the call: what it and its children ask is seen on who does, or on what asks it."""
+    told: tuple[Delivered, ...] = ()
+    for row, call, before, wish in ledger.execute(ASKED, (n,)).fetchall():
+        shown = _shown_on(ledger, call)
+        if shown != before and ledger.row("SELECT 1 FROM calls WHERE n = ? AND shared", (shown,)) is not None:
+            shown = call  # there is nobody in particular to ask
+        if shown != before:
+            # The former name stays taken: a late answer to it is none to what is asked there next.
+            ledger.execute(SHOW_AGAIN, (shown, *_name_on(ledger, shown, wish), row))
+            ledger.execute(WITHDRAW, (row,))
+            told += (_changed(ledger, before), _changed(ledger, shown))
     return told
 
 
@@ -115,30 +146,33 @@ def _client_can(ledger: Ledger, n: int, kind: str) -> bool:
 
 
 def _show(ledger: Ledger, shown: int, write: AppendQuestion) -> str:
-    """Under the name that the body wished for, or with a number where that was used before."""
     question = write.ask.question
     body = question_to(question)
     ledger.check_size(body.encode(), f"The question {question.name!r}")
-    last = ledger.row("SELECT max(number) FROM questions WHERE shown = ? AND wish = ?", (shown, question.name))
+    name, number = _name_on(ledger, shown, question.name)
+    ledger.execute(SHOW, (write.n, write.key, name, shown, question.name, name, number, body))
+    return name
+
+
+def _name_on(ledger: Ledger, shown: int, wish: str) -> tuple[str, int]:
+    """The name that the body wished for, or with a number where that was used before."""
+    last = ledger.row("SELECT max(number) FROM questions WHERE shown = ? AND wish = ?", (shown, wish))
     assert last is not None
     number = (last[0] or 0) + 1
-    name = question.name if number == 1 else f"{question.name}-{number}"
+    name = wish if number == 1 else f"{wish}-{number}"
     while ledger.row("SELECT 1 FROM questions WHERE shown = ? AND name = ?", (shown, name)) is not None:
         number += 1
-        name = f"{question.name}-{number}"
-    ledger.execute(
-        "INSERT INTO questions (call, key, shown, wish, name, number, state, body) "
-        "VALUES (?, ?, ?, ?, ?, ?, 'open', ?)",
-        (write.n, write.key, shown, question.name, name, number, body),
-    )
-    return name
+        name = f"{wish}-{number}"
+    return name, number
 
 
 def _told(ledger: Ledger, n: int, shown: int) -> tuple[Delivered, ...]:
     """The ancestor that shows it; the call itself looks at its own questions."""
-    if shown == n:
-        return ()
+    return () if shown == n else (_changed(ledger, shown),)
+
+
+def _changed(ledger: Ledger, shown: int) -> Delivered:
     ledger.execute(BUMP, (shown,))
     row = ledger.row("SELECT owner, id FROM calls WHERE n = ?", (shown,))
     assert row is not None
-    return (Delivered(shown, row[0], changed=row[1]),)
+    return Delivered(shown, row[0], changed=row[1])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from perdure.core.codec import encode_error, error_message, error_type
 from perdure.core.events import CancelAsked, Cancelled, ChildEnded, Completed, End, Failed
 from perdure.engines.embedded.journal import Delivered, Fenced
-from perdure.engines.embedded.ledger.asking import withdraw_all
+from perdure.engines.embedded.ledger.asking import show_elsewhere, withdraw_all
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.loading import inbox_after
@@ -70,16 +70,17 @@ def _cut_ties(ledger: Ledger, n: int, at: float) -> tuple[Delivered, ...]:
 def give_up(ledger: Ledger, n: int, keys: Iterable[str], at: float) -> list[Delivered]:
     """The call waits at these places no more. Without its link a child is not asked a second time, which would end
     its clean-up."""
-    children: dict[int, None] = {}
+    children: dict[int, bool] = {}
     for key in keys:
         for child, own in ledger.execute("SELECT child, own FROM links WHERE parent = ? AND key = ?", (n, key)):
-            if own:
-                children[child] = None
+            children[child] = children.get(child, False) or bool(own)
         ledger.execute("DELETE FROM links WHERE parent = ? AND key = ?", (n, key))
-    asked: list[Delivered] = []
-    for child in children:
-        asked += _cancel_child(ledger, n, child, at)
-    return asked
+    told: list[Delivered] = []
+    for child, own in children.items():
+        if own:
+            told += _cancel_child(ledger, n, child, at)
+        told += show_elsewhere(ledger, child)
+    return told
 
 
 def _cancel_child(ledger: Ledger, n: int, child: int, at: float) -> tuple[Delivered, ...]:

@@ -138,6 +138,7 @@ CREATE TABLE questions (
     row INTEGER PRIMARY KEY,
     call INTEGER NOT NULL,
     key TEXT NOT NULL,                -- where in its body
+    asked TEXT NOT NULL,              -- its name in the journal, wherever it is shown by now
     shown INTEGER NOT NULL,           -- the call on which it is seen: itself, or its nearest ancestor with a client
     wish TEXT NOT NULL,               -- the name as the body has it
     name TEXT NOT NULL,
