@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Final, Generic, Literal, NamedTuple, ParamS
 from pydantic_core import to_json
 
 from perdure.core.call import Status
-from perdure.core.codec import error_message, error_type
+from perdure.core.codec import error_message, error_type, is_unicode, recordable
 from perdure.effects import ChildAsk, current_effects, running_frame
 from perdure.engine import (
     MACHINE,
@@ -133,6 +133,7 @@ class Calls:
         """Start a tool or job without waiting for it. In a body it starts exactly once, for the body's caller."""
         if self._code is None:
             raise PerdureError(f"{tool!r} cannot be started here: only a process that has its code can do that.")
+        recordable("An idempotency key", idempotency_key)
         request = replace(self._code.request(tool, arguments), idempotency_key=idempotency_key)
         return self._call(await start_detached(self._engine, request, self._asker))
 
@@ -166,7 +167,7 @@ class Calls:
     @_recorded
     async def lookup(self, tool: str, key: str) -> CallView | None:
         """The call that holds a key now, or None."""
-        if self._caller is None:
+        if self._caller is None or not is_unicode(tool, key):
             return None
         view = await self._engine().lookup(tool, key, self._named_caller)
         return view if view is not None and self._reaches(view) else None
@@ -195,7 +196,7 @@ class Calls:
     ) -> Page:
         """Calls, newest first; `principal` is a subject. A page's `next`, given as `after`, goes on."""
         _refuse_in_body("find")
-        if self._caller is None:
+        if self._caller is None or not is_unicode(tool, principal):
             return Page([], None)
         query = Query(
             status=status, tool=tool, principal=principal, caller=self._named_caller, after=after, limit=limit
@@ -261,6 +262,7 @@ class Calls:
         if name is None:
             names = ", ".join(question.name for question in found)
             raise Refused(f"Call {call_id} asks {f'several questions: {names}' if found else 'nothing'}.")
+        recordable("The name of a question", name)
         await self._engine().deliver(call_id, Answer(name, b"null"))  # it knows whether that was asked and answered
         raise AssertionError("a question that is not shown took an answer")
 
@@ -276,6 +278,7 @@ class Calls:
         server's own `calls` cancelled is told so.
         """
         await self._reached(call_id)
+        recordable("The reason of a cancel", reason)
         # A nobody has no hold of a shared call to let go of, and does not cancel it for those who have.
         caller = STRANGER if self._caller is None else self._named_caller
         await self._engine().deliver(call_id, Cancel(reason, caller))
@@ -309,6 +312,8 @@ class Calls:
         return None if isinstance(self._caller, Reach) else self._caller
 
     async def _reached(self, call_id: str) -> CallView:
+        if not is_unicode(call_id):
+            raise CallNotFound(call_id)
         view = await self._engine().get(call_id)
         if not self._reaches(view):
             raise CallNotFound(call_id)

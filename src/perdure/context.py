@@ -16,6 +16,7 @@ from uuid import UUID
 from pydantic_core import to_json
 from typing_extensions import TypeVar
 
+from perdure.core.codec import recordable
 from perdure.core.commands import Level, NotifyChange, ReportProgress, SendLog, SetStatus
 from perdure.effects import Effects, Frame, Host, current_effects, running_frame
 from perdure.engine import Principal, QuestionAsk
@@ -231,7 +232,7 @@ class DurableContext(Generic[App]):
 
     def patched(self, change: str) -> bool:
         """True in calls that come here for the first time with this code; false in those that had passed before."""
-        return self._here.patched(change)
+        return self._here.patched(recordable("The name of a change", change))
 
     async def continue_as(self, **arguments: Any) -> NoReturn:
         """Begin anew with a new journal: for what goes on for ever, whose journal would grow without end.
@@ -249,11 +250,11 @@ class DurableContext(Generic[App]):
 
     async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far it is to who waits; the latest wins."""
-        self._here.tell(ReportProgress(progress, total, _text("The message of a progress", message)))
+        self._here.tell(ReportProgress(progress, total, recordable("The message of a progress", message)))
 
     async def set_status(self, text: str, data: object = None) -> None:
         """What the call's view shows as `text` and, as JSON, `data`, until the next one."""
-        said = _text("The text of a status", text)
+        said = recordable("The text of a status", text)
         self._here.tell(SetStatus(said, None if data is None else _json("The data of a status", data)))
 
     async def debug(self, data: Any, *, logger_name: str | None = None) -> None:
@@ -286,7 +287,7 @@ class DurableContext(Generic[App]):
 
     async def notify_resource_updated(self, uri: str) -> None:
         """Tell clients who subscribed to it that a resource changed."""
-        self._here.tell(NotifyChange("resource", _text("The URI of a resource", uri)))
+        self._here.tell(NotifyChange("resource", recordable("The URI of a resource", uri)))
 
     def _send_log(self, level: Level, data: Any, logger_name: str | None) -> None:
         self._here.tell(SendLog(level, _json("A log message", data), logger_name))
@@ -325,12 +326,6 @@ def _json(what: str, value: object) -> bytes:
         return to_json(value)
     except ValueError as error:
         raise NotRecordable(what, str(error)) from error
-
-
-def _text(what: str, text: T) -> T:
-    """Names of files, among others, may have what is no Unicode: it would break the unit or the stream it is in."""
-    _json(what, text)
-    return text
 
 
 class _CallLog(LoggerAdapter[Logger]):
@@ -394,7 +389,7 @@ class StepInfo:
     async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far it is to who waits, if anybody does; the latest wins."""
         if self._frame.report is not None:
-            self._frame.report(progress, total, _text("The message of a progress", message))
+            self._frame.report(progress, total, recordable("The message of a progress", message))
 
     def _ordinary(self, what: str) -> PerdureError:
         return PerdureError(

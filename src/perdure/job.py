@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ge
 from typing_extensions import TypedDict
 
 from perdure.calls import Call, ask_for, asker_here, outcome_of, start_detached
-from perdure.core.codec import codec_for, digest
+from perdure.core.codec import codec_for, digest, recordable
 from perdure.effects import current_effects
 from perdure.engine import Engine, Request
 from perdure.errors import PerdureError
@@ -80,7 +80,7 @@ class Job(Generic[P, T]):
         """The job with other options for one use: `key` is the key itself, no template; `after` delays the start."""
         return Job(
             self._registered,
-            key=self._key if key is None else key,
+            key=self._key if key is None else recordable("A call's key", key),
             after=self._after if after is None else after,
         )
 

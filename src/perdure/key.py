@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from string import Formatter
 from typing import Any
 
+from perdure.core.codec import recordable
+
 KeyOf = Callable[[Mapping[str, Any]], str]
 """From a call's validated arguments, by name, to its key."""
 
@@ -24,7 +26,7 @@ def key_of(key: str | Callable[..., str], parameters: Collection[str]) -> KeyOf:
         found = render(arguments)
         if not found:
             raise ValueError(f"The key {key!r} came out empty.")
-        return found
+        return recordable("A call's key", found)
 
     return rendered
 

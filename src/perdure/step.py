@@ -16,7 +16,16 @@ from datetime import timedelta
 from functools import cache, partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from perdure.core.codec import ValueCodec, awaits, codec_for, digest, name_of, plain_function, return_annotation
+from perdure.core.codec import (
+    ValueCodec,
+    awaits,
+    codec_for,
+    digest,
+    name_of,
+    plain_function,
+    recordable,
+    return_annotation,
+)
 from perdure.core.commands import Work
 from perdure.core.retry import ONCE, Retry, TryAgain
 from perdure.effects import current_effects, running_frame
@@ -235,6 +244,7 @@ class _Rules:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("A step's name is in every journal that it is in; it cannot be empty.")
+        recordable("The name of a step", self.name)
         if self.timeout is not None and self.timeout <= 0:
             raise ValueError(f"The time-out of step {self.name!r} must be more than nothing; it is {self.timeout:g} s.")
 

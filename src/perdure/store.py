@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar, overload
 
-from perdure.core.codec import codec_for, decode_error
+from perdure.core.codec import codec_for, decode_error, recordable
 from perdure.effects import current_effects, running_frame
 from perdure.engine import (
     DeleteEntry,
@@ -113,6 +113,9 @@ class Store(Generic[V]):
         return _value(await self._use(GetEntry(self._scope, key)))
 
     async def _use(self, operation: StoreOperation) -> StoreReply:
+        listed = isinstance(operation, ListEntries)
+        for key in (operation.prefix, operation.after) if listed else (operation.key,):
+            recordable(f"A key of store {self.name!r}", key)
         effects = current_effects()
         if effects is None:
             return await self._engine().store(self.name, operation)

@@ -9,7 +9,7 @@ import pytest
 from perdure.calls import EVERYONE, Calls
 from perdure.context import DurableContext, current_step
 from perdure.engine import CallView
-from perdure.errors import AlreadyAnswered, CallEnded, CallFailed, CallNotFound, PerdureError, Refused
+from perdure.errors import AlreadyAnswered, CallEnded, CallFailed, CallNotFound, NotRecordable, PerdureError, Refused
 from perdure.signal import Signal
 from tests.context.house import ANN, BOB, LATER, SOON, House, seen
 
@@ -176,6 +176,21 @@ async def test_a_key_finds_the_call_that_holds_it(house: House) -> None:
         assert await holder(house.calls.of(ANN)) == call.id
         assert await holder(house.calls.of(BOB)) is None
         assert await holder(house.calls.of(None)) is None
+
+
+async def test_what_is_no_unicode_finds_nothing(house: House) -> None:
+    name = b"caf\xe9".decode(errors="surrogateescape")  # as an argument of the command line may be
+    async with house.serving():
+        call = await house.begin("decide")
+        for search in (house.calls.get, house.calls.cancel, house.calls.timeline, house.calls.result):
+            with pytest.raises(CallNotFound):
+                await search(name)
+        assert await house.calls.lookup("decide", name) is None
+        assert (await house.calls.find(tool=name)).calls == (await house.calls.find(principal=name)).calls == []
+        with pytest.raises(NotRecordable):
+            await house.calls.cancel(call.id, reason=name)
+        with pytest.raises(NotRecordable):
+            await house.calls.answer(call.id, {}, question=name)
 
 
 async def test_a_shared_call_that_all_have_let_go_of_is_nobodys(house: House) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from perdure.core.commands import NotifyChange, SendLog
 from perdure.effects import Frame, running_frame
 from perdure.errors import CallFailed, NotRecordable, PerdureError
 from perdure.signal import Signal
+from perdure.step import step
 from tests.context.house import ANN, LATER, SOON, House, seen
 
 Context = DurableContext[Any]
@@ -192,10 +194,14 @@ async def test_what_has_no_json_is_refused_where_it_is_said(house: House) -> Non
         assert "The data of a status cannot be recorded" in await house.ask(house.body(opaque))
 
 
+NO_UNICODE = b"caf\xe9".decode(errors="surrogateescape")
+"""As a file's name may be."""
+
+
 @pytest.mark.parametrize("what", ["status", "progress", "resource", "question", "name of a question"])
 async def test_a_text_that_is_no_unicode_is_refused_where_it_is_said(house: House, what: str) -> None:
     async def talks(ctx: Context) -> str:
-        name = b"caf\xe9".decode(errors="surrogateescape")  # as a file's name may be
+        name = NO_UNICODE
         try:
             match what:
                 case "status":
@@ -214,6 +220,44 @@ async def test_a_text_that_is_no_unicode_is_refused_where_it_is_said(house: Hous
 
     async with house.serving():
         assert "cannot be recorded" in await house.ask(house.body(talks))
+
+
+async def test_so_is_a_name_by_which_something_would_be_recorded(house: House) -> None:
+    async def nothing(ctx: Context) -> None: ...
+
+    async def keyed(ctx: Context) -> None: ...
+
+    job, named = house.job(nothing), house.job(keyed, key=lambda: NO_UNICODE)
+    store = house.store("items", str)
+    called = step(name="said")(asyncio.sleep)
+
+    async def says(ctx: Context) -> list[str]:
+        refused: list[str] = []
+        asks: list[Callable[[], Awaitable[Any]]] = [
+            lambda: called.options(name=NO_UNICODE)(0),
+            lambda: store.set(NO_UNICODE, "value"),
+            lambda: store.get(NO_UNICODE),
+            lambda: store.items(prefix=NO_UNICODE),
+            lambda: job.options(key=NO_UNICODE)(),
+            lambda: named(),
+            lambda: ctx.calls.start("nothing", {}, idempotency_key=NO_UNICODE),
+        ]
+        for ask in asks:
+            with pytest.raises(NotRecordable) as error:
+                await ask()
+            refused.append(error.value.what)
+        with pytest.raises(NotRecordable) as error:
+            ctx.patched(NO_UNICODE)
+        return [*refused, error.value.what]
+
+    async with house.serving():
+        assert await house.ask(house.body(says)) == [
+            "The name of a step",
+            *["A key of store 'items'"] * 3,
+            *["A call's key"] * 2,
+            "An idempotency key",
+            "The name of a change",
+        ]
 
 
 async def test_the_log_is_silent_in_replay_and_carries_the_call(house: House, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,6 +19,7 @@ from perdure.core.codec.errors import (
 from perdure.core.codec.events import decode_event, encode_event
 from perdure.core.codec.names import class_named, import_name, name_of
 from perdure.core.codec.returns import awaits, plain_function, return_annotation
+from perdure.core.codec.text import is_unicode, recordable
 from perdure.core.codec.values import ANY, ValueCodec, codec_for
 
 __all__ = [
@@ -37,8 +38,10 @@ __all__ = [
     "error_message",
     "error_type",
     "import_name",
+    "is_unicode",
     "name_of",
     "plain_function",
+    "recordable",
     "return_annotation",
     "words_of",
 ]
