@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from mcp_types import (
 )
 
 from perdure import AlreadyAnswered, CallEnded, DurableContext, DurableMCP, Embedded
-from tests.protocol.asking import BOUND, asked, calls_of, status_of, text
+from tests.protocol.asking import BOUND, asked, calls_of, status_of, text, until
 from tests.protocol.questioned import House, Person, deep_thought, house_of, rejects, samples, yes
 from tests.protocol.questions_server import Approval, came_back
 
@@ -95,6 +96,33 @@ async def test_an_answer_that_does_not_fit_its_form_is_asked_for_again(house: Ho
         assert text(await client.call_tool("pay", {"amount": 3})) == "paid 3, by ann"
     assert len(person.asked) == 3
     assert "was refused" in person.asked[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("transport", "era"), [("memory", "sessions")])
+async def test_an_answer_that_finds_the_disk_full_is_recorded_once_there_is_room(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    (written,) = house.folder.glob("*-wal")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def says(_: Any) -> ElicitResult:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (written.stat().st_size + 5000, limits[1]))
+        return yes("x" * 20_000)
+
+    async def is_refused() -> bool:
+        return "could not be delivered" in caplog.text
+
+    person = Person(says)
+    try:
+        async with house.client(person) as client, asked(client.call_tool("pay", {"amount": 3})) as asking:
+            await until(is_refused)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            async with asyncio.timeout(BOUND):
+                assert text(await asking) == f"paid 3, by {'x' * 20_000}"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert person.asked == ["Pay 3?"]
 
 
 @in_memory

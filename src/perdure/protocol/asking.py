@@ -8,6 +8,7 @@ import logging
 from mcp.shared.exceptions import MCPError
 
 from perdure.engine import Answer, Engine, Question
+from perdure.errors import StorageError
 from perdure.protocol.conversation import Conversation
 from perdure.protocol.inputs import give, no_answer
 
@@ -15,28 +16,42 @@ log = logging.getLogger("perdure")
 
 
 class Asking:
-    """Begun once. It ends with an answer, or without one when it is withdrawn: answered elsewhere, or given up."""
+    """Asked once. It ends with an answer, or without one when it is withdrawn: answered elsewhere, or given up."""
 
     def __init__(self, conversation: Conversation, question: Question) -> None:
         self._conversation = conversation
         self._question = question
-        self.is_answered = False
-        """By this client; whether it was the first to answer is another matter."""
+        self._answer: bytes | None = None
+        self.is_recorded = True
+        """False: the answer came, and could not be written. `begin` gives the same again."""
         self._task: asyncio.Task[None] | None = None
         self._is_settled = False
 
+    @property
+    def is_answered(self) -> bool:
+        """By this client; whether it was the first to answer is another matter."""
+        return self._answer is not None
+
     def begin(self, engine: Engine, call_id: str) -> None:
+        self.is_recorded = True
         self._task = asyncio.get_running_loop().create_task(self._ask(engine, call_id))
         self._task.add_done_callback(self._done)
 
     async def _ask(self, engine: Engine, call_id: str) -> None:
-        value = await self._conversation.ask(call_id, self._question)
-        if value is not None:
-            self.is_answered = True
+        if self._answer is None:
+            self._answer = await self._conversation.ask(call_id, self._question)
+        if self._answer is not None:
             try:
-                await give(engine, call_id, Answer(self._question.name, value))
-            except MCPError as error:
-                await give(engine, call_id, no_answer(self._question, error))
+                await self._give(engine, call_id, self._answer)
+            except StorageError:
+                self.is_recorded = False
+                raise
+
+    async def _give(self, engine: Engine, call_id: str, answer: bytes) -> None:
+        try:
+            await give(engine, call_id, Answer(self._question.name, answer))
+        except MCPError as error:
+            await give(engine, call_id, no_answer(self._question, error))
 
     def withdraw(self) -> None:
         """The client is told, if it has not answered."""

@@ -140,9 +140,12 @@ class Waiting:
             if not self._asking[name].is_answered:
                 await self._asking[name].settle()
         for question in questions:
-            if question.name not in self._asking:
-                self._asking[question.name] = Asking(self._conversation, question)
-                self._asking[question.name].begin(engine, call_id)
+            asking = self._asking.get(question.name)
+            if asking is None:
+                asking = self._asking[question.name] = Asking(self._conversation, question)
+            elif asking.is_recorded:
+                continue
+            asking.begin(engine, call_id)
 
     async def _withdraw(self) -> None:
         """Nothing is asked here any more; the call may ask elsewhere."""
