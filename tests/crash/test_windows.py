@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from perdure.core.retry import TryAgain
 from perdure.effects import Effects
-from perdure.engine import CallView, Cancel, Function, Query, SetEntry
+from perdure.engine import Answer, CallView, Cancel, Function, Query, SetEntry, StoreReply, SwapEntry
 from perdure.engines.embedded.engine import Embedded
-from perdure.engines.embedded.journal import Deliver
+from perdure.engines.embedded.journal import Append, Deliver, Journal, Read, T, Then, Write
 from perdure.engines.embedded.memory import MemoryJournal
-from tests.crash.memory import InTheDark, LeapingClock
+from perdure.engines.embedded.sqlite import SqliteJournal
+from perdure.errors import Continued
+from tests.crash.memory import Died, InTheDark, LeapingClock, Side
 from tests.engines.functions import ANY, AT_ONCE, body, child_ask, request_for, step, whole
+from tests.engines.test_questions import YES, ask
 
 
 async def end_of(engine: Embedded, call_id: str) -> CallView:
@@ -193,3 +201,136 @@ async def test_a_whole_step_that_kills_its_process_again_and_again_is_stuck() ->
     view = await dies_again(whole(fatal_whole, rerun=True), 60.0)
     assert view.status == "stuck"
     assert "its process died 5 times while fatal_whole ran" in (view.error or "")
+
+
+class AnsweredFirst:
+    """A journal in which an answer comes from elsewhere right before the first unit that withdraws its question."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.open, self.close, self.write_soon = journal.open, journal.close, journal.write_soon
+        self.is_answered = False
+
+    async def read(self, read: Read[T]) -> T:
+        return await self._journal.read(read)
+
+    def write(self, write: Write[Any], then: Then) -> None:
+        if isinstance(write, Append) and write.withdrawn and not self.is_answered:
+            self.is_answered = True
+            self._journal.write(Deliver("asking", Answer("approve", YES), 0.0), lambda _result, _error: None)
+        self._journal.write(write, then)
+
+    @property
+    def changed_elsewhere(self) -> bool:
+        return self._journal.changed_elsewhere
+
+
+@pytest.fixture(params=["memory", "file"])
+def answered_first(request: pytest.FixtureRequest, tmp_path: Path) -> AnsweredFirst:
+    return AnsweredFirst(MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "calls.sqlite"))
+
+
+async def answer_in_time(effects: Effects) -> bool:
+    try:
+        async with asyncio.timeout(0.01):
+            return await ask(effects) == json.loads(YES)
+    except TimeoutError:
+        return False
+
+
+async def returns(effects: Effects, _: Any) -> str:
+    return "answered" if await answer_in_time(effects) else "late"
+
+
+async def goes_on(effects: Effects, _: Any) -> str:
+    answered = await answer_in_time(effects)
+    return await step(effects, lambda: "answered" if answered else "late", name="goes on")
+
+
+async def does_not_stop(effects: Effects, is_late: bool) -> str:
+    if is_late or await answer_in_time(effects):
+        return "late" if is_late else "answered"
+    raise Continued(b"true")
+
+
+async def has_branches(effects: Effects, _: Any) -> str:
+    """What the others ask for in the same moment is done once."""
+
+    async def sets(key: str) -> bool:
+        await asyncio.sleep(0.01)
+        return StoreReply.from_bytes(await effects.store("things", SwapEntry("", key, None, b"1"))).done
+
+    answered, *were_first = await asyncio.gather(answer_in_time(effects), sets("a"), sets("b"))
+    assert were_first == [True, True]
+    return "answered" if answered else "late"
+
+
+@pytest.mark.parametrize("asks", [returns, goes_on, does_not_stop, has_branches])
+async def test_an_answer_that_comes_while_its_time_out_is_written_counts(
+    answered_first: AnsweredFirst, asks: Callable[[Effects, Any], Any]
+) -> None:
+    function = body(asks)
+    engine = InTheDark(answered_first, None)
+    async with engine.serve([function]):
+        accepted = await engine.start(request_for(function, call_id="asking"))
+        view = await end_of(engine, accepted.call_id)
+        assert answered_first.is_answered
+        assert (view.result, view.error) == ("answered", None)
+
+
+async def test_a_step_that_runs_is_not_interrupted_for_an_answer_that_comes_while_its_time_out_is_written(
+    answered_first: AnsweredFirst,
+) -> None:
+    ran, may_end = list[str](), asyncio.Event()
+
+    async def pays() -> str:
+        ran.append("paid")
+        await may_end.wait()
+        return "paid"
+
+    async def has_a_step(effects: Effects, _: Any) -> tuple[str, bool]:
+        async def asks() -> bool:
+            answered = await answer_in_time(effects)
+            may_end.set()
+            return answered
+
+        return await asyncio.gather(step(effects, pays, at_most_once=True), asks())
+
+    function = body(has_a_step)
+    engine = InTheDark(answered_first, None)
+    async with engine.serve([function]):
+        accepted = await engine.start(request_for(function, call_id="asking"))
+        view = await end_of(engine, accepted.call_id)
+        assert (view.result, ran) == (["paid", False], ["paid"])
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+async def test_an_answer_that_comes_while_its_time_out_is_written_counts_after_a_crash(side: Side) -> None:
+    died = asyncio.Event()
+
+    def probe(name: str, when: Side) -> None:
+        if name != "Append" or died.is_set():
+            return
+        if when == "before":
+            journal.probe = None
+            journal.write(Deliver("asking", Answer("approve", YES), 0.0), lambda _result, _error: None)
+            journal.probe = probe
+        if when == side:
+            died.set()
+            raise Died
+
+    async def answered(effects: Effects, _: Any) -> str:
+        return "answered" if await answer_in_time(effects) else "late"
+
+    journal = MemoryJournal()
+    function = body(answered)
+    engine = InTheDark(journal, None)
+    async with engine.serve([function]):
+        accepted = await engine.start(request_for(function, call_id="asking"))
+        await until_waiting(engine, accepted.call_id)
+        journal.probe = probe
+        async with asyncio.timeout(10):
+            await died.wait()
+        await engine.crash()
+        view = await end_of(engine, accepted.call_id)
+        assert (view.result, view.error) == ("answered", None)

@@ -19,6 +19,7 @@ from perdure.engines.embedded.journal import (
     Held,
     Journal,
     LetGo,
+    Overtaken,
     ReadRecord,
     Record,
     Register,
@@ -103,7 +104,9 @@ class Storage:
         return claimed
 
     async def append(self, held: Held, *events: Event, **rest: Any) -> tuple[Delivered, ...]:
-        return await commit(self.journal, self.unit(held, *events, **rest))
+        told = await commit(self.journal, self.unit(held, *events, **rest))
+        assert not isinstance(told, Overtaken)
+        return told
 
     def unit(self, held: Held, *events: Event, **rest: Any) -> Append:
         usual: dict[str, Any] = {"status": "running", "at": self.clock.now}

@@ -9,6 +9,8 @@ import pytest
 
 from perdure.core.codec import decode_error, describe_error, encode_error
 from perdure.core.events import (
+    Answered,
+    Asked,
     CancelAsked,
     Cancelled,
     ChildEnded,
@@ -21,14 +23,18 @@ from perdure.core.events import (
     Started,
     StepLate,
     StoreReturned,
+    TimerFired,
 )
 from perdure.engine import (
+    Answer,
     Cancel,
     DeleteEntry,
     GetEntry,
     ListEntries,
     Place,
     Progress,
+    Question,
+    QuestionAsk,
     SetEntry,
     Signal,
     SignalSpec,
@@ -39,14 +45,17 @@ from perdure.engine import (
 from perdure.engines.embedded.journal import (
     AppendChild,
     AppendJoin,
+    AppendQuestion,
     AppendStore,
     Attempt,
+    Deliver,
     Delivered,
     Fenced,
     ForgetCrashes,
     Held,
     MarkStuck,
     NoteAttempt,
+    Overtaken,
     ReadInbox,
     ReleaseCall,
     RetryCall,
@@ -184,6 +193,41 @@ async def test_a_fenced_unit_leaves_its_neighbours_alone(storage: Storage) -> No
     )
     assert [type(result) for result in results] == [tuple, Fenced, tuple]
     assert (await storage.record(other.view.id)).events[1:] == (step(b"1", "0/1"), step(b"2", "0/2"))
+
+
+async def ask(storage: Storage, held: Held, key: str = "0/1") -> None:
+    form = Question("approve", "form", "approve?", {}, None, {})
+    await commit(storage.journal, AppendQuestion(**place(held, key), ask=QuestionAsk(form, "wait", "wait")))
+
+
+async def test_a_time_out_gives_way_to_an_answer_and_what_follows_from_it_is_not_written(storage: Storage) -> None:
+    held = await storage.held()
+    await ask(storage, held)
+    timed_out = storage.unit(held, TimerFired("0/t1", MORNING), withdrawn=("0/1",), gives_way=True)
+    *_, overtaken, behind, end = await storage.together(
+        Deliver(held.view.id, Answer("approve", b"{}"), MORNING),
+        timed_out,
+        storage.unit(held, step()),
+        storage.unit(held, status="completed", end=Completed(b"1", MORNING)),
+    )
+    assert (overtaken, type(behind), type(end)) == (Overtaken(), Fenced, Fenced)
+    claimed = await storage.claim_one()
+    assert [type(event) for event in claimed.events] == [Asked]
+    assert [row.event for row in claimed.inbox] == [Answered("0/1", "approve", b"{}", MORNING)]
+    assert claimed.held.crashes == 0
+    assert isinstance((await storage.together(timed_out))[0], Fenced)
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+async def test_a_time_out_counts_where_no_answer_is_in_its_way(storage: Storage, gives_way: bool) -> None:
+    held = await storage.held()
+    await ask(storage, held)
+    await ask(storage, held, "0/2")
+    name = "approve-2" if gives_way else "approve"  # another's, or one that does not keep what else happened out
+    await storage.deliver(held.view.id, Answer(name, b"{}"))
+    fired = TimerFired("0/t1", MORNING)
+    await storage.append(held, fired, withdrawn=("0/1",), gives_way=gives_way)
+    assert (await storage.record(held.view.id)).events[-1] == fired
 
 
 # --- payloads -------------------------------------------------------------------------------------

@@ -138,8 +138,14 @@ class Delivered:
 # --- writes on a call that is held ----------------------------------------------------------------
 
 
+@record
+class Overtaken:
+    """What a unit that `gives_way` came to: an answer was there before it. Nothing of it is written, the call is
+    nobody's and due at once, and whatever its owner wrote since is fenced: the next life takes the answer first."""
+
+
 @keyword_record
-class Append(Write[tuple[Delivered, ...]]):
+class Append(Write[tuple[Delivered, ...] | Overtaken]):
     """Everything that one feed wrote for one call.
 
     Consumed inbox rows are deleted; a step's outcome deletes nothing of its attempts, which the timeline shows.
@@ -163,6 +169,8 @@ class Append(Write[tuple[Delivered, ...]]):
     its questions is shown there then. An end gives up all."""
     withdrawn: tuple[str, ...] = ()
     """Places of questions whose answers nobody waits for any more."""
+    gives_way: bool = False
+    """Nothing but a time that came led to it: an answer to one of the `withdrawn` that is in the inbox comes first."""
     unsent: tuple[str, ...] = ()
     """Signals among the consumed that did not count: a `once` one may come again."""
     keeps_key: bool = False

@@ -25,6 +25,7 @@ from perdure.engines.embedded.journal import (
     MarkStuck,
     NoteAttempt,
     OpenQuestions,
+    Overtaken,
     ReadInbox,
     View,
     Yield,
@@ -252,17 +253,26 @@ class LiveCall(ABC):
     # --- writing ---
 
     def write(self, append: Append, then: Callable[[tuple[Delivered, ...]], None]) -> None:
-        """Commit one unit; `then` is not called when the call is lost."""
+        """Commit one unit; `then` is not called when the call is lost, or the unit gave way."""
         self._commits_in_flight += 1
 
-        def done(result: tuple[Delivered, ...], error: BaseException | None) -> None:
+        def done(result: tuple[Delivered, ...] | Overtaken, error: BaseException | None) -> None:
             self._commits_in_flight -= 1
-            if error is None:
-                then(result)
-            else:
+            if error is not None:
                 self.refused(error)
+            elif isinstance(result, Overtaken):
+                self._overtaken()
+            else:
+                then(result)
 
         self.ground.journal.write(append, done)
+
+    def _overtaken(self) -> None:
+        """It went another way than its journal will: it begins again from there."""
+        self.left = True
+        self.abandon()
+        self._forget()
+        self.ground.wake((Delivered(self.n, None),))
 
     def refused(self, error: BaseException) -> None:
         """A unit of ours was not written: nothing that follows from it may leave."""

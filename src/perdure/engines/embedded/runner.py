@@ -262,6 +262,7 @@ class BodyCall(LiveCall):
         for key in unit.abandoned:
             if ask := self._awaited.pop(key, None):
                 unit.give_up(ask)
+        unit.gives_way = bool(unit.withdrawn) and self._can_give_way(unit)
         if self.function.check:
             self._recorded += unit.events[happened:]
         if unit.finish is not None:
@@ -275,6 +276,15 @@ class BodyCall(LiveCall):
         for command in unit.undecided:
             if self._body is not None and command.key in self._body.pending:
                 self._submit(command)
+
+    def _can_give_way(self, unit: Unit) -> bool:
+        """The answer may have come after the inbox was looked at. Then the call begins again from its journal, which
+        would interrupt a step that runs: with one the time-out counts."""
+        if not unit.events or not isinstance(unit.events[0], TimerFired) or self._steps:
+            return False
+        assert self._body is not None
+        to_begin = sum(isinstance(command, c.RunStep) for command in unit.held)
+        return sum(isinstance(ask, c.RunStep) for ask in self._body.pending.values()) == to_begin
 
     def _status_now(self) -> Status:
         return "waiting" if self._body is not None and self._body.is_waiting else "running"

@@ -25,6 +25,8 @@ class Unit:
     progress: Progress | None = None
     unfollowed: tuple[str, ...] = ()
     withdrawn: tuple[str, ...] = ()
+    gives_way: bool = False
+    """To an answer that came meanwhile."""
     unsent: tuple[str, ...] = ()
     abandoned: tuple[str, ...] = ()
     """Asks that the body gave up."""
@@ -105,6 +107,7 @@ class Unit:
             end=end,
             unfollowed=self.unfollowed,
             withdrawn=self.withdrawn,
+            gives_way=self.gives_way,
             unsent=self.unsent,
             keeps_key=keeps_key,
         )

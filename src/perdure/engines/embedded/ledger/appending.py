@@ -25,14 +25,15 @@ from perdure.engines.embedded.journal import (
     ForgetCrashes,
     MarkStuck,
     NoteAttempt,
+    Overtaken,
     Yield,
 )
-from perdure.engines.embedded.ledger.asking import withdraw
+from perdure.engines.embedded.ledger.asking import has_answer, withdraw
 from perdure.engines.embedded.ledger.ending import child_ended, end_call, end_if_cancelled, give_up
 from perdure.engines.embedded.ledger.inbox import drop, put
 from perdure.engines.embedded.ledger.ledger import Ledger
 from perdure.engines.embedded.ledger.places import add_counted, add_events, take_place
-from perdure.engines.embedded.ledger.rows import AT_ONCE, VERSIONS_OF_A_LIFE, progress_to
+from perdure.engines.embedded.ledger.rows import AT_ONCE, NEW_LIFE, VERSIONS_OF_A_LIFE, progress_to
 from perdure.engines.embedded.ledger.starting import bind, find, insert
 from perdure.engines.embedded.ledger.stores import use_store
 from perdure.errors import CallNotFound, PayloadTooLarge, PerdureError, Refused
@@ -58,14 +59,19 @@ PARK = f"""
         wake_at = CASE WHEN EXISTS (SELECT 1 FROM inbox WHERE call = n) THEN ? ELSE ? END
     WHERE n = ?"""
 
+GIVE_WAY = f"""
+    UPDATE calls SET epoch = epoch + 1, owner = NULL, {NEW_LIFE}, wake_at = ? WHERE n = ? AND epoch = ?"""
+
 ATTEMPT = """
     INSERT OR REPLACE INTO attempts (call, key, name, count, ended, first_began, last_began, first_error, last_error,
         next_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
-def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
+def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...] | Overtaken:
     n, end, events = write.n, write.end, write.events
+    if write.gives_way and has_answer(ledger, n, write.withdrawn):
+        return _give_way(ledger, write)
     bodies = [ledger.encode(event) for event in events]
     told: tuple[Delivered, ...] = ()
     if end is None:
@@ -87,6 +93,13 @@ def append(ledger: Ledger, write: Append) -> tuple[Delivered, ...]:
     if write.unfollowed:
         told = (*told, *give_up(ledger, n, write.unfollowed, write.at))
     return told
+
+
+def _give_way(ledger: Ledger, write: Append) -> Overtaken:
+    # No rollback: it would let through the units behind this one, which follow from it.
+    if not ledger.execute(GIVE_WAY, (ledger.clock() - AT_ONCE, write.n, write.epoch)).rowcount:
+        raise Fenced
+    return Overtaken()
 
 
 def _go_on(ledger: Ledger, write: Append) -> None:

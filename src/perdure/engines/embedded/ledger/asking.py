@@ -8,6 +8,7 @@ from perdure.engine import Answer, Question, QuestionAsk
 from perdure.engines.embedded.journal import AppendQuestion, Delivered, OpenQuestions, QuestionAsked
 from perdure.engines.embedded.ledger.inbox import put
 from perdure.engines.embedded.ledger.ledger import Ledger
+from perdure.engines.embedded.ledger.loading import inbox_after
 from perdure.engines.embedded.ledger.places import add_events, take_place
 from perdure.engines.embedded.ledger.rows import QUESTIONS, find_view, question_to, questions_from
 from perdure.errors import AlreadyAnswered, InputUnavailable, PayloadTooLarge, Refused
@@ -74,6 +75,12 @@ def answer_question(ledger: Ledger, n: int, answer: Answer, at: float) -> Delive
     ledger.execute("UPDATE questions SET state = 'answered', body = NULL WHERE row = ?", (row,))
     delivered = put(ledger, call, Answered(key, name, answer.value, at))
     return Delivered(call, delivered.owner, parents=_told(ledger, call, shown))
+
+
+def has_answer(ledger: Ledger, n: int, keys: tuple[str, ...]) -> bool:
+    """That the body was not fed. A question's state does not say so: an earlier journal may have asked there too."""
+    events = [row.event for row in inbox_after(ledger, n, 0)]
+    return any(isinstance(event, Answered) and event.key in keys for event in events)
 
 
 def withdraw_all(ledger: Ledger, n: int) -> tuple[Delivered, ...]:
