@@ -6,7 +6,10 @@ import asyncio
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ from perdure import DurableContext, DurableMCP
 from perdure.engine import Principal
 from perdure.errors import StorageCorrupt
 from perdure.protocol.seal import SUFFIX, Seal, key_beside
-from tests.protocol.asking import MODES, calls_of, text, with_key
+from tests.protocol.asking import BOUND, MODES, calls_of, text, until, with_key
 from tests.protocol.mounted import client_as, mounted
 from tests.protocol.questioned import House, Person, house_of, yes
 from tests.protocol.questions_server import Approval, QuestionsServer
@@ -304,6 +307,57 @@ async def test_of_many_who_make_the_key_one_does(tmp_path: Path) -> None:
     keys = await asyncio.gather(*(asyncio.to_thread(key_beside, tmp_path / "calls.db") for _ in range(20)))
     assert len(set(keys)) == 1
     assert os.listdir(tmp_path) == [f"calls.db{SUFFIX}"]
+
+
+KEY = """
+import sys
+from pathlib import Path
+from perdure.protocol.seal import key_beside
+for line in ("ready", "asks"):
+    print(line, flush=True)
+    sys.stdin.readline()
+print(key_beside(Path(sys.argv[1])).hex())
+"""
+
+
+@pytest.mark.slow
+async def test_a_file_system_without_links_keeps_a_key_too_and_nobody_reads_half_of_it(tmp_path: Path) -> None:
+    library, later, folder = tmp_path / "no_links.so", tmp_path / "later", tmp_path / "calls"
+    source = Path(__file__).with_name("no_links.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    folder.mkdir()
+    later.touch()
+    file = folder / f"calls.db{SUFFIX}"
+    pipe = asyncio.subprocess.PIPE
+    environment = os.environ | {"LD_PRELOAD": str(library), "WRITE_LATER": str(later)}
+    async with AsyncExitStack() as stack, asyncio.timeout(BOUND):
+        processes: list[asyncio.subprocess.Process] = []
+        for _ in range(2):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", KEY, str(folder / "calls.db"), stdin=pipe, stdout=pipe, env=environment
+            )
+            stack.push_async_callback(process.communicate)
+            processes.append(process)
+        stack.callback(later.unlink, missing_ok=True)
+
+        async def ask(process: asyncio.subprocess.Process) -> None:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            for line in (b"ready\n", b"asks\n"):
+                assert await process.stdout.readline() == line
+                process.stdin.write(b"\n")
+
+        async def is_begun() -> bool:
+            return file.exists()
+
+        await ask(processes[0])
+        await until(is_begun)
+        await ask(processes[1])
+        later.unlink()
+        keys = [(await process.communicate())[0] for process in processes]
+    assert keys == [file.read_bytes().hex().encode() + b"\n"] * 2
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert os.listdir(folder) == [file.name]
 
 
 def test_each_file_of_calls_has_its_own_key(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ from perdure.question import TIME_TO_LIVE
 SUFFIX = "-seal"
 
 KEY_BYTES = 32
+
+WRITTEN_WITHIN = 1.0
+"""Seconds after which a file that is shorter than a key is none."""
 
 
 def sealed_by(seal: Seal, caller: Callable[[RequestContext], str | None]) -> RequestStateSecurity:
@@ -61,7 +65,7 @@ def key_beside(calls: Path) -> bytes:
     file = calls.with_name(calls.name + SUFFIX)
     if not file.exists():
         _make(file)
-    key = file.read_bytes()
+    key = _read(file)
     if len(key) != KEY_BYTES:
         raise StorageCorrupt(f"{file} is no key. Remove it; what clients were given to come back with is void then.")
     return key
@@ -70,13 +74,39 @@ def key_beside(calls: Path) -> bytes:
 def _make(file: Path) -> None:
     # Under another name first: who finds the key finds all of it, whoever dies in between. Of two who make one, the
     # first to link it has made it.
+    key = secrets.token_bytes(KEY_BYTES)
     draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
-    with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as new:
-        new.write(secrets.token_bytes(KEY_BYTES))
-        new.flush()
-        os.fsync(new.fileno())
+    _write(draft, key)
     try:
         with suppress(FileExistsError):
-            os.link(draft, file)
+            _link(draft, file, key)
     finally:
         draft.unlink()
+
+
+def _link(draft: Path, file: Path, key: bytes) -> None:
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        raise
+    except OSError:  # not every file system has links
+        _write(file, key)
+
+
+def _write(file: Path, key: bytes) -> None:
+    opened = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with open(opened, "wb") as new:
+            new.write(key)
+            new.flush()
+            os.fsync(new.fileno())
+    except BaseException:
+        file.unlink()
+        raise
+
+
+def _read(file: Path) -> bytes:
+    """Where there are no links, a key that was made just now may not be written yet."""
+    while len(key := file.read_bytes()) < KEY_BYTES and 0 <= time.time() - file.stat().st_mtime < WRITTEN_WITHIN:
+        time.sleep(0.01)
+    return key
