@@ -184,6 +184,56 @@ def test_what_cannot_run_is_one_line_on_stderr(arguments: list[str], problem: st
 
 # --- the command line itself ----------------------------------------------------------------------
 
+INTERRUPTED_AT = """
+import atexit, signal, sys
+from perdure.cli import main
+moment = sys.argv.pop(1)
+
+def hear(event, args):
+    if event == "import" and args[0] == moment:
+        signal.raise_signal(signal.SIGINT)
+
+if moment == "end":
+    atexit.register(signal.raise_signal, signal.SIGINT)
+sys.addaudithook(hear)
+main()
+"""
+TELLS_OF_IT = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt as error:
+    raise RuntimeError("what is built here cannot be built") from error  # as pydantic does with a model's schema
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "command"),
+    [
+        ("typer", ["calls"]),
+        ("perdure.cli.app", ["run", "weather"]),
+        ("perdure.cli.files", ["calls"]),
+        ("pydantic", ["worker", "weather"]),
+        ("perdure.servers.nws", ["run", "weather"]),
+        ("while it is read", ["run", "server.py"]),
+        ("while it is read", ["check", "server.py"]),
+        ("end", ["--version"]),
+    ],
+)
+def test_ctrl_c_ends_a_command_without_a_traceback_at_any_moment(
+    moment: str, command: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "server.py").write_text(TELLS_OF_IT)
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AT, moment, *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+
+    assert (ended.returncode, ended.stderr) == (130, "")
+
 
 def test_importing_the_command_line_imports_nothing_of_it() -> None:
     script = "import sys, perdure.cli; print(*sys.modules)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 STARTED = time.monotonic()
@@ -9,6 +10,12 @@ STARTED = time.monotonic()
 
 
 def main() -> None:
-    from perdure.cli.app import app
+    try:
+        from perdure.cli.ending import ending_well
 
-    app(prog_name="perdure")
+        with ending_well():
+            from perdure.cli.app import app
+
+            app(prog_name="perdure")
+    except KeyboardInterrupt:
+        sys.exit(130)

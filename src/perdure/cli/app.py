@@ -244,7 +244,9 @@ def _json(text: str) -> Any:
 def _act(action: Coroutine[Any, Any, None]) -> None:
     import asyncio
 
+    from perdure.cli.ending import clean_up_first
     from perdure.cli.output import quiet
 
     quiet()
+    clean_up_first()
     asyncio.run(action)

@@ -29,6 +29,7 @@ from rich.text import Text
 
 from perdure.cli import STARTED
 from perdure.cli.children import Child, listening
+from perdure.cli.ending import clean_up_first
 from perdure.cli.files import opened
 from perdure.cli.output import quiet, terminal
 from perdure.cli.problem import Problem
@@ -49,6 +50,7 @@ def run_demo(server: str, *, live: bool) -> None:
     """Returns if everything that was said is true."""
     _reach_loopback_directly()
     quiet()
+    clean_up_first()
     try:
         claims = asyncio.run(_within_limit(server, live=live))
     except TimeoutError:

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from socket import gaierror
 
+from perdure.cli.ending import clean_up_first
 from perdure.cli.problem import Problem
 from perdure.cli.target import Server, find_server
 from perdure.datafile import private_data_file
@@ -21,6 +22,7 @@ CANNOT_LISTEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
 def run_server(target: str, *, port: int | None, host: str, engine: str | None, dev: bool) -> None:
     server = find_server(target)
+    clean_up_first()
     where = _choose_engine(server, engine, dev=dev)
     if port is None:
         server.run()
@@ -44,6 +46,7 @@ async def _open_once(engine: Engine) -> None:
 
 def run_worker(target: str, *, engine: str | None) -> None:
     server = find_server(target)
+    clean_up_first()
     where = _choose_engine(server, engine, dev=False)
     asyncio.run(_work(server, where))
 
