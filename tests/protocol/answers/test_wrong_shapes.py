@@ -111,6 +111,16 @@ async def test_where_a_model_was_asked_the_client_has_not_asked_it(wire: Wire, a
     assert "The client did not ask its model" in said(reply)
 
 
+@pytest.mark.parametrize("result", [[], None, "yes"], ids=json.dumps)
+async def test_what_is_no_response_at_all_leaves_the_question_open(wire: Wire, result: Any) -> None:
+    token = f"no response {json.dumps(result)}"
+    request = await wire.decide(token, "form")
+    question = await wire.question()
+    for said_so in (result, {"action": "accept", "content": {"by": "ann"}}):
+        await wire.send({"id": question, "result": said_so})
+    assert said(await wire.reply_to(request)) == f"{token}: ann"
+
+
 async def test_answers_that_were_not_asked_for_and_second_ones_are_nobodys(wire: Wire) -> None:
     request = await wire.decide("twice", "form")
     question = await wire.question()
