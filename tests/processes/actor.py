@@ -19,7 +19,7 @@ from typing import Any
 
 from perdure.core.call import idempotency_key
 from perdure.core.events import StepReturned
-from perdure.engine import CallView, Cancel, GetEntry, Query, Signal, SignalSpec
+from perdure.engine import CallView, Cancel, Query, SetEntry, Signal, SignalSpec
 from perdure.engines.embedded.engine import Embedded
 from perdure.errors import CallEnded
 from tests.engines.functions import request_for
@@ -170,7 +170,7 @@ class Actor:
         """What was begun is left to itself; it is on disk when this is answered."""
         if self._load is not None:
             self._load.stop()
-        await self._engine.store("any", GetEntry("", "key"))  # writes take effect in their order
+        await self._engine.store("any", SetEntry("", "key", b"1"))  # writes take effect in their order
 
     async def settle(self) -> list[dict[str, Any]]:
         """Bring every call in the file to its end: how it ended, and the outcomes in its journal by step."""

@@ -264,7 +264,7 @@ async def test_two_answers_race_and_one_wins(house: House) -> None:
         await person.free()
         won = True
         try:
-            await house.mcp.calls.answer(call, {"approved": True, "by": "console"})
+            await house.mcp.calls.answer(call, {"approved": True, "by": "console"}, question="approve")
         except (AlreadyAnswered, CallEnded):
             won = False
         assert text(await answer) == f"paid 3, by {'console' if won else 'ann'}"
