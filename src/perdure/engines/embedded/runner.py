@@ -63,7 +63,7 @@ STALE_AFTER = 1.0
 """Seconds since its last event after which a loaded body is told the time."""
 
 SLICE = 500
-"""Events that are replayed before the loop is given back."""
+"""Events that are fed one after another, of the past or of what waited, before the loop is given back."""
 
 LONG_JOURNAL = 10_000
 
@@ -91,6 +91,8 @@ class BodyCall(LiveCall):
         self._undecided = 0
         """Units in flight whose outcome only the database knows; later events wait behind them unfed."""
         self._backlog: deque[tuple[Fed, int | None]] = deque()
+        self._held_back: list[c.Command] | None = None
+        """While the inbox of a call that is loaded is fed: what is to be performed when all of it is."""
         self._cancelling: str | None = None
         self._recorded: list[Event] = []
         """The events so far, kept only where the finished body is replayed as a check."""
@@ -138,11 +140,13 @@ class BodyCall(LiveCall):
         self._awaited.update((key, ask) for key, ask in pending if isinstance(ask, Awaited))
         # What came in goes first: a cancel keeps a step from running once more.
         self._tell_the_time(past[-1].at)
-        for row in claimed.inbox:
-            self.take_row(row)
+        asked_anew = await self._take_inbox(claimed.inbox)
+        if self.left:
+            return
         self._perform_pending(body, pending, {attempt.key: attempt for attempt in claimed.attempts})
         self._set_timers(body)
         self.set_deadline(past=any(isinstance(e, CancelAsked) and e.reason == DEADLINE for e in past))
+        self._perform(asked_anew)
 
     async def _replay(self, body: Body, past: list[Fed]) -> list[c.Command]:
         """Feed what happened. What the body asks on the way is not performed; the last feed's commands come back."""
@@ -161,6 +165,19 @@ class BodyCall(LiveCall):
         if body.finish is not None and body.finish not in commands:
             commands.append(body.finish)  # what came after it was on its way when the body ended
         return commands
+
+    async def _take_inbox(self, rows: tuple[InboxRow, ...]) -> list[c.Command]:
+        """Feed what came in, and nothing before the last of it: what the body asks for meanwhile comes back."""
+        asked: list[c.Command] = []
+        self._held_back = asked
+        for position, row in enumerate(rows):
+            if position % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+                if self.left:
+                    break
+            self.take_row(row)
+        self._held_back = None
+        return asked
 
     def _dies_again_and_again(self, body: Body) -> bool:
         if not self.held.crashes:
@@ -217,7 +234,7 @@ class BodyCall(LiveCall):
     def take(self, event: Fed, row: int | None = None) -> None:
         if self.left:
             return
-        if self._undecided:
+        if self._undecided or self._backlog:
             self._backlog.append((event, row))
         else:
             self._feed(event, row)
@@ -391,6 +408,9 @@ class BodyCall(LiveCall):
     # --- commands out ---
 
     def _perform(self, commands: Iterable[c.Command]) -> None:
+        if self._held_back is not None:
+            self._held_back += commands
+            return
         for command in commands:
             if self.left:
                 return
@@ -524,10 +544,14 @@ class BodyCall(LiveCall):
             self._append(unit)
 
     def _feed_backlog(self) -> None:
-        while self._backlog and not self._undecided and not self.left:
+        """What comes meanwhile waits behind it."""
+        for _ in range(SLICE):
+            if not self._backlog or self._undecided or self.left:
+                return
             event, row = self._backlog.popleft()
             if self._still_wanted(event):
-                self.take(event, row)
+                self._feed(event, row)
+        asyncio.get_running_loop().call_soon(self._feed_backlog)
 
     def _still_wanted(self, event: Fed) -> bool:
         assert self._body is not None
@@ -543,7 +567,9 @@ class BodyCall(LiveCall):
 
     @property
     def is_idle(self) -> bool:
-        if self.left or self._body is None or self._commits_in_flight or self._backlog:
+        if self.left or self._body is None or self._commits_in_flight:
+            return False
+        if self._backlog or self._held_back is not None:
             return False
         for step, _ in self._steps.values():  # no generator: it is asked after each feed
             if step.next_at is None:
