@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -233,6 +235,39 @@ def test_ctrl_c_ends_a_command_without_a_traceback_at_any_moment(
     )
 
     assert (ended.returncode, ended.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "redirected"),
+    [
+        *product(["calls", "calls --json", "check tests.cli.shop"], [">/dev/full", ">&-"]),
+        ("--version", ">/dev/full"),
+        ("--help", ">/dev/full"),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_line_on_stderr(
+    command: str, redirected: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    start("order", item="tea")
+    told = in_shell(f"{command} {redirected}")
+
+    assert told.returncode == 1
+    assert re.fullmatch("perdure: What it says cannot be written: .*\n", told.stderr)
+
+
+def test_who_reads_a_part_of_the_output_is_told_nothing() -> None:
+    start("order", item="tea")
+    told = in_shell("calls --json | true")
+
+    assert (told.stdout, told.stderr) == ("", "")
+
+
+def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """`perdure` as it is typed."""
+    typed = f"{shlex.join(PERDURE)} {command}"
+    return subprocess.run(typed, shell=True, capture_output=True, text=True, timeout=60, cwd=ROOT)
 
 
 def test_importing_the_command_line_imports_nothing_of_it() -> None:
