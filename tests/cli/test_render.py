@@ -64,6 +64,15 @@ def test_calls_are_a_table_with_short_ids() -> None:
     ]
 
 
+def test_a_call_that_says_nothing_shows_until_when_it_waits() -> None:
+    tick = call(key="every 3600 s, tick 495973", wakes=NOON + timedelta(hours=1))
+    says = "waiting until 2026-07-28 13:00:00 UTC"
+
+    assert shown(calls_table([("weather", tick)], LATER, with_server=False))[1].endswith(f"5 min 0 s        {says}")
+    assert f"says   {says}" in shown(call_page(tick, [], LATER))
+    assert "says   asking" in shown(call_page(call(text="asking", wakes=LATER), [], LATER))
+
+
 def test_a_page_shows_facts_questions_and_a_timeline_from_the_start() -> None:
     view = call(
         text="asking",

@@ -37,7 +37,7 @@ def calls_table(found: Sequence[tuple[str, CallView]], now: datetime, *, with_se
             Text(view.status, STYLES[view.status]),
             Text(duration(now - view.created)),
             Text(duration(view.ended - view.created) if view.ended else ""),
-            first_line(view.error or view.text),
+            first_line(view.error or _said(view)),
         ]
         table.add_row(*cells, *([printable(server)] if with_server else []))
     return table
@@ -130,7 +130,7 @@ def _facts(view: CallView, now: datetime) -> RenderableType:
         "key": view.key,
         "began": began,
         "took": duration(view.ended - view.created) if view.ended else None,
-        "says": view.text,
+        "says": _said(view),
         "parent": view.parent,
         "accepts": ", ".join(signal.name for signal in view.signals),
         "error": view.error,
@@ -140,6 +140,13 @@ def _facts(view: CallView, now: datetime) -> RenderableType:
         if fact:
             table.add_row(Text(name, "dim"), printable(fact))
     return table
+
+
+def _said(view: CallView) -> str:
+    """By the call; where it says nothing, when it goes on by itself."""
+    if view.text or view.wakes is None:
+        return view.text
+    return f"waiting until {view.wakes:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def questions_page(view: CallView) -> RenderableType:
