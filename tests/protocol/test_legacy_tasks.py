@@ -32,8 +32,8 @@ from mcp_types import (
 )
 
 from perdure import DurableContext, DurableMCP
-from perdure.engine import MACHINE, ListEntries
-from perdure.protocol.legacy_tasks import CANCELLED
+from perdure.engine import MACHINE, ListEntries, SetEntry
+from perdure.protocol.legacy_tasks import ASKED, BY_CLIENT, CANCELLED
 from tests.protocol.asking import BOUND, asked, calls_of, status_of, text, until
 from tests.protocol.test_tasks import go, make
 
@@ -193,6 +193,25 @@ async def test_a_cancelled_task_is_so_when_the_cancel_returns_and_for_ever() -> 
         assert (await get(client, task)).status == "cancelled"
         assert (await result(client, task)).is_error
         assert [each.status for each in (await listed(client)).tasks] == ["cancelled"]
+
+
+async def test_a_cancel_whose_server_died_over_it_counts_if_the_call_was_asked_before_its_end() -> None:
+    mcp = make()
+    async with client_of(mcp) as client:
+        asked_to, ended = await create(client, "stubborn"), await create(client, "stubborn")
+        for task in (asked_to, ended):
+            await status(client, task, "working")
+            await mcp.engine.store(CANCELLED, SetEntry(MACHINE, task, ASKED))
+            assert (await get(client, task)).status == "working"
+        await mcp.calls.cancel(asked_to, reason=BY_CLIENT)
+        for task in (asked_to, ended):
+            await mcp.calls.signal(task, go, "it went on all the same")
+            await mcp.calls.result(task)
+        assert (await get(client, asked_to)).status == "cancelled"
+        assert (await result(client, asked_to)).is_error
+        assert (await get(client, ended)).status == "completed"
+        with pytest.raises(MCPError, match="it is completed"):
+            await cancel(client, ended)
 
 
 async def test_what_is_remembered_of_cancelled_tasks_does_not_pile_up() -> None:

@@ -30,7 +30,7 @@ from mcp_types import (
 from pydantic import BaseModel
 
 from perdure.calls import Calls
-from perdure.engine import CallView, DeleteEntry, GetEntry, ListEntries, Question, QuestionKind, SetEntry
+from perdure.engine import CallView, DeleteEntry, GetEntry, ListEntries, Question, QuestionKind, SetEntry, SwapEntry
 from perdure.errors import CallEnded, CallNotFound, Refused
 from perdure.protocol.answer import failure_of
 from perdure.protocol.reception import Reception
@@ -58,6 +58,11 @@ CREATED = "io.perdure/createdTask"
 
 CANCELLED = "io.perdure/cancelled-tasks"
 """A store: tasks that were cancelled by request. They show so for ever, whatever their bodies make of it."""
+
+ASKED, DONE = b'"asked"', b"true"
+"""What it has of a task: that it is about to be cancelled, and that it was."""
+
+BY_CLIENT = "by its client"
 
 FEW = 20
 
@@ -181,13 +186,15 @@ class LegacyTasks:
         asker = self._asker(ctx)
         view = await found_task(asker.calls, params.task_id)
         try:
-            if await self._is_cancelled(view, asker):
+            if view.is_over or await self._is_cancelled(view, asker):
                 raise CallEnded(view)
-            await asker.calls.cancel(view.id, reason="by its client")
+            # First, or it could be seen to complete upon its cancel, and to be cancelled later.
+            await self._reception.engine.store(CANCELLED, SwapEntry(asker.name, view.id, None, ASKED))
+            await asker.calls.cancel(view.id, reason=BY_CLIENT)
         except CallEnded as error:
             status = await self._status(error.view, asker)
             raise MCPError(INVALID_PARAMS, f"The task has ended already: it is {status}") from error
-        await self._reception.engine.store(CANCELLED, SetEntry(asker.name, view.id, b"true"))
+        await self._reception.engine.store(CANCELLED, SetEntry(asker.name, view.id, DONE))
         await self._tidy(asker)
         with suppress(CallNotFound):  # of a shared call the client has let go
             view = await asker.calls.get(view.id)
@@ -207,7 +214,7 @@ class LegacyTasks:
 
     async def _answer(self, view: CallView, asker: Asker) -> dict[str, Any]:
         if await self._is_cancelled(view, asker):
-            return {"content": [{"type": "text", "text": "The call was cancelled: by its client."}], "isError": True}
+            return {"content": [{"type": "text", "text": f"The call was cancelled: {BY_CLIENT}."}], "isError": True}
         return tool_answer(view)
 
     # --- the status ---
@@ -226,7 +233,17 @@ class LegacyTasks:
         """By request, for which a client is told so at once; the call may still be cleaning up."""
         if view.status == "cancelled":
             return True
-        return bool((await self._reception.engine.store(CANCELLED, GetEntry(asker.name, view.id))).entries)
+        match (await self._reception.engine.store(CANCELLED, GetEntry(asker.name, view.id))).entries:
+            case ((_, mark),) if mark == DONE:
+                return True
+            case (_,):  # its cancel is on the way; it may have ended before
+                return view.is_over and await self._was_asked_to_cancel(view)
+            case _:
+                return False
+
+    async def _was_asked_to_cancel(self, view: CallView) -> bool:
+        timeline = await self._reception.engine.timeline(view.id)
+        return any(entry.kind in ("cancel asked", "cancel (unread)") and entry.name == BY_CLIENT for entry in timeline)
 
     async def _tidy(self, asker: Asker) -> None:
         """Forget a few that need not be remembered: those that ended as cancelled, and those that are gone."""
