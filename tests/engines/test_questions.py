@@ -481,6 +481,7 @@ async def test_a_call_that_asks_and_is_not_answered_leaves_memory_and_comes_back
         live.live[view.id].park()
         async with asyncio.timeout(10):
             while view.id in live.live:
+                assert (await engine.get(view.id)).questions == (question().question,)
                 await asyncio.sleep(0)
         assert (await engine.get(view.id)).questions == (question().question,)
         await engine.deliver(view.id, Answer("approve", YES))

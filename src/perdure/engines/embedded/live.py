@@ -106,7 +106,7 @@ class LiveCall(ABC):
         """With what it asks by now, as whoever reads the journal sees it already; no older one is seen after it."""
         if self._looks_at_questions:
             await self._look_at_questions()
-        return changed(self._view, questions=()) if self.left else self._view
+        return self._view
 
     def show(self, **changes: Any) -> None:
         """Change the view, and tell those who watch."""
@@ -289,6 +289,7 @@ class LiveCall(ABC):
     ) -> None:
         """The end, in one commit with what led to it; `before_shown` runs when it is committed and not yet seen."""
         self.left = True
+        self._view = changed(self._view, questions=())  # nobody is asked any more for a body that has ended
         end = self._within_limit(end)
         match end:
             case Completed():
