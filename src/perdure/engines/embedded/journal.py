@@ -507,6 +507,17 @@ class OpenQuestions(Read[tuple[Question, ...]]):
 
 
 @record
+class LastHolder(Read[CallView | None]):
+    """The call that holds the greatest of the keys from `first` to `last`, which are of one length."""
+
+    tool: str
+    first: str
+    last: str
+    caller: str | None
+    """None: of shared calls."""
+
+
+@record
 class LookIntoStore(Read[StoreReply]):
     store: str
     operation: GetEntry | ListEntries

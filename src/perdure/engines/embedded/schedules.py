@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from perdure.core.call import PYTHON, new_call_id, new_seed
 from perdure.engine import Schedule
 from perdure.engines.embedded.clock import Alarm, Clock
-from perdure.engines.embedded.journal import Journal, StartCall, commit
+from perdure.engines.embedded.journal import Journal, LastHolder, StartCall, commit
 from perdure.errors import Refused, StorageError
 
 log = logging.getLogger("perdure")
@@ -62,22 +63,10 @@ class Schedules:
         now, every = self._clock.now(), schedule.every.total_seconds()
         tick = max(int(now // every), last) + 1
         when = tick * every
-        request = replace(
-            schedule.request, key=f"every {every:g} s, tick {tick}", after=timedelta(seconds=max(when - now, 1e-6))
-        )
-        start = StartCall(
-            request=request,
-            call_id=new_call_id(),
-            process=self._process(),
-            own=False,
-            at=now,
-            seed=new_seed(),
-            python=PYTHON,
-        )
         try:
-            await commit(self._journal, start)
-        except Refused:  # planned by code with other default arguments: that one counts
-            self._set(function, when, schedule, tick)
+            if not last and await self._is_missing(schedule, tick - 1):
+                await self._start(schedule, tick - 1, now)
+            await self._start(schedule, tick, now)
         except Exception as error:
             log.log(
                 logging.WARNING if isinstance(error, StorageError) else logging.ERROR,
@@ -89,3 +78,32 @@ class Schedules:
         else:
             self._look()
             self._set(function, when, schedule, tick)
+
+    async def _is_missing(self, schedule: Schedule, tick: int) -> bool:
+        """The process that was to plan it died at the tick before, and there was no other."""
+        digits = len(str(tick))
+        first, last = _key(schedule, 10 ** (digits - 1)), _key(schedule, 10**digits - 1)
+        request = schedule.request
+        caller = None if request.shared else request.caller
+        newest = await self._journal.read(LastHolder(request.tool, first, last, caller))
+        return newest is not None and newest.is_over and (newest.key or "") < _key(schedule, tick)
+
+    async def _start(self, schedule: Schedule, tick: int, now: float) -> None:
+        """The one call of a tick, whoever starts it first."""
+        wait = tick * schedule.every.total_seconds() - now
+        request = replace(schedule.request, key=_key(schedule, tick), after=timedelta(seconds=max(wait, 1e-6)))
+        start = StartCall(
+            request=request,
+            call_id=new_call_id(),
+            process=self._process(),
+            own=False,
+            at=now,
+            seed=new_seed(),
+            python=PYTHON,
+        )
+        with suppress(Refused):  # planned by code with other default arguments: that one counts
+            await commit(self._journal, start)
+
+
+def _key(schedule: Schedule, tick: int) -> str:
+    return f"every {schedule.every.total_seconds():g} s, tick {tick}"

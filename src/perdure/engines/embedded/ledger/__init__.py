@@ -52,6 +52,7 @@ READS: dict[type[j.Read[Any]], Callable[[Ledger, Any], Any]] = {
     j.View: reading.view,
     j.FindCalls: reading.find_calls,
     j.HolderOf: reading.holder_of,
+    j.LastHolder: reading.last_holder,
     j.ReadRecord: reading.read_record,
     j.ReadInbox: reading.inbox,
     j.OpenQuestions: asking.open_questions,

@@ -9,6 +9,7 @@ from perdure.engines.embedded.journal import (
     FindCalls,
     HolderOf,
     InboxRow,
+    LastHolder,
     NextDue,
     NextExpiry,
     Owned,
@@ -42,6 +43,8 @@ RECORD = f"""
 
 HOLDERS = f"SELECT {VIEW}, reuse FROM calls WHERE holds >= ? AND holds <= ? ORDER BY n DESC"
 
+LAST_HOLDER = f"SELECT {VIEW} FROM calls WHERE holds >= ? AND holds <= ? ORDER BY holds DESC LIMIT 1"
+
 NEXT_DUE = """
     SELECT min((
         SELECT min(wake_at) FROM calls
@@ -71,6 +74,12 @@ def holder_of(ledger: Ledger, read: HolderOf) -> CallView | None:
             if not is_reuse_over(found.status, ended, reuse, now):
                 return found
     return None
+
+
+def last_holder(ledger: Ledger, read: LastHolder) -> CallView | None:
+    keys = tuple(key_of_caller(read.tool, key, read.caller) for key in (read.first, read.last))
+    row = ledger.row(LAST_HOLDER, keys)
+    return None if row is None else view_of(row, ledger.clock())
 
 
 def _key_ranges(read: HolderOf) -> list[tuple[str, str]]:
