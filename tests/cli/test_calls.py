@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -242,9 +243,22 @@ def test_an_answer_that_does_not_fit_is_refused() -> None:
     call = asking("wrap")
 
     assert "does not take this value" in perdure("answer", call, '{"wrapped": "perhaps"}').stderr
-    assert "is not JSON" in perdure("answer", call, "yes").stderr
     assert "asks no question" in perdure("answer", call, "{}", "--question", "gifts").stderr
     assert perdure("answer", call, "{}", "--decline").exit_code == 2
+
+
+@pytest.mark.parametrize("value", ["yes", "true", '"yes"', "[]", "{wrapped: true}"])
+def test_an_answer_that_is_no_form_is_refused_with_one_that_fits(value: str) -> None:
+    call = asking("wrap")
+
+    refused = perdure("answer", call, value)
+    (line,) = refused.stderr.splitlines()
+    *_, example = shlex.split(line.partition("fits: ")[2])
+
+    assert refused.exit_code == 1
+    assert line.startswith(f"perdure: {value} ")
+    assert json.loads(example) == {"wrapped": True, "card": ""}
+    assert perdure("answer", call, example).exit_code == 0
 
 
 def test_a_second_answer_is_refused() -> None:

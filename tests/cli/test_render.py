@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime, timedelta
+import shlex
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 
 import pytest
+from pydantic import BaseModel, Field
 from rich.console import Console, RenderableType
 
-from perdure.cli.render import call_page, calls_table, duration, printable, result_text, timeline_table
+from perdure.cli.render import call_page, calls_table, duration, form_example, printable, result_text, timeline_table
 from perdure.engine import CallView, Question, SignalSpec, TimelineEntry
 
 NOON = datetime(2026, 7, 28, 12, tzinfo=UTC)
@@ -118,6 +121,23 @@ def test_a_page_shows_facts_questions_and_a_timeline_from_the_start() -> None:
         "+1.0 s  step        find_forecast   2         2.0 s  TryAgain: busy",
         "+4.0 s  step tried  read_forecast   1                ConnectError: refused — next attempt at +9.0 s",
     ]
+
+
+def test_the_example_of_an_answer_fits_the_form() -> None:
+    class Delivery(BaseModel):
+        wrapped: bool
+        pieces: int = Field(ge=3)
+        weight: float = Field(le=0.5)
+        by: Literal["foot", "bike"]
+        street: str = Field(min_length=4)
+        day: date
+        note: str | None = None
+        extras: list[Literal["card", "bow"]]
+
+    question = Question("gift", "form", "Which?", Delivery.model_json_schema(), None)
+    (example,) = shlex.split(form_example(question))
+
+    assert Delivery.model_validate_json(example).by == "foot"
 
 
 def test_steps_of_one_name_are_told_apart() -> None:

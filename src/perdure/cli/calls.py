@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from perdure.calls import Calls
 from perdure.cli.files import Held, find_call, opened, read_each
 from perdure.cli.output import print_json, terminal
 from perdure.cli.problem import Problem
 from perdure.cli.records import call_record, entry_record
-from perdure.cli.render import call_page, calls_table, questions_page
+from perdure.cli.render import call_page, calls_table, form_example, questions_page
 from perdure.core.call import Status
 from perdure.engine import Page, Question
 
@@ -86,13 +86,18 @@ async def answer_call(
 
 
 def _read(value: str | None, asked: Sequence[Question]) -> Any:
-    """A text for a model's place may come as it is; everything else is JSON."""
+    """A text for a model's place may come as it is; everything else is JSON, of a form an object."""
+    kind = asked[0].kind if len(asked) == 1 else None
     try:
-        return None if value is None else json.loads(value)
+        said = None if value is None else json.loads(value)
     except ValueError as error:
-        if len(asked) == 1 and asked[0].kind == "sampling":
+        if kind == "sampling":
             return value
-        raise Problem(f"{value} is not JSON ({error}).") from None
+        example = f" An answer that fits: {form_example(asked[0])}" if kind == "form" else ""
+        raise Problem(f"{value} is not JSON ({error}).{example}") from None
+    if kind == "form" and not isinstance(cast("object", said), dict):
+        raise Problem(f"{value} has no fields. An answer that fits: {form_example(asked[0])}")
+    return said
 
 
 async def retry_call(files: list[str], id: str) -> None:

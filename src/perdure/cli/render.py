@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from shlex import quote
 from typing import Any, cast
 
 from rich.console import Group, RenderableType
@@ -23,6 +25,13 @@ STYLES = {
     "cancelled": "dim",
 }
 SHORT_ID = 8
+TEXTS = {
+    "email": "ann@example.com",
+    "uri": "https://example.com",
+    "date": "2026-01-31",
+    "date-time": "2026-01-31T12:00:00Z",
+}
+"""For each format that a form's field may have."""
 
 
 def calls_table(found: Sequence[tuple[str, CallView]], now: datetime, *, with_server: bool) -> RenderableType:
@@ -177,12 +186,35 @@ def _question(question: Question) -> RenderableType:
 def _example(question: Question) -> str:
     match question.kind:
         case "form":
-            fields = ", ".join(f'"{name}": …' for name in (question.schema or {}).get("properties", {}))
-            return f"'{{{fields}}}' or --decline"
+            return f"{form_example(question)} or --decline"
         case "url":
             return "or --decline"
         case "sampling":
             return "TEXT"
+
+
+def form_example(question: Question) -> str:
+    """An answer that fits, as a shell takes it."""
+    fields: dict[str, Any] = (question.schema or {}).get("properties", {})
+    return quote(json.dumps({name: _fitting(field) for name, field in fields.items()}, ensure_ascii=False))
+
+
+def _fitting(field: dict[str, Any]) -> object:
+    match field:
+        case {"default": value} | {"const": value} | {"enum": [value, *_]}:
+            return value
+        case {"oneOf": [first, *_]} | {"anyOf": [first, *_]}:
+            return _fitting(first)
+        case {"type": "array", "items": items}:
+            return [_fitting(items)]
+        case {"type": "boolean"}:
+            return True
+        case {"type": "integer" | "number"}:
+            return field.get("minimum", field.get("maximum", 1))
+        case {"format": kind} if kind in TEXTS:
+            return TEXTS[kind]
+        case _:
+            return "…".ljust(field.get("minLength", 0), "…")
 
 
 def _trouble(entry: TimelineEntry, start: datetime) -> Text:
