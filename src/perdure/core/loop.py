@@ -231,6 +231,9 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """The first task, in an empty context: what a request has in its own would be gone in another life."""
         return self._add_task(BodyTask(main, self, Branch("0"), Context()))
 
+    def task_at(self, path: str) -> BodyTask | None:
+        return next((task for task in self._tasks if task.branch.path == path and not task.done()), None)
+
     def create_task(
         self,
         coro: Coroutine[Any, Any, Any] | Generator[Any, Any, Any],

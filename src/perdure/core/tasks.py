@@ -80,6 +80,11 @@ class BodyTask(asyncio.Task[Any]):
         """It closes an async generator that was left open."""
         super().__init__(coro, loop=loop, name=name or branch.path, context=context)
 
+    @property
+    def starter(self) -> BodyTask | None:
+        """The task that started it, if that has not ended."""
+        return self._own_loop.task_at(self.branch.path.rpartition(".")[0])
+
     def __hash__(self) -> int:
         return self._ordinal
 
