@@ -95,8 +95,18 @@ async def connects_with_anyio(_: asyncio.AbstractEventLoop) -> None:
     await anyio.connect_tcp("127.0.0.1", 9)
 
 
+async def in_a_thread_of_anyio(_: asyncio.AbstractEventLoop) -> None:
+    await anyio.to_thread.run_sync(print)
+
+
+async def reads_with_anyio(_: asyncio.AbstractEventLoop) -> None:
+    await anyio.Path(__file__).read_text()
+
+
 IO: list[OnLoop] = [
     in_a_thread,
+    in_a_thread_of_anyio,
+    reads_with_anyio,
     connects,
     serves,
     runs_a_program,
@@ -162,6 +172,7 @@ body.drop()
         ("await asyncio.create_task(gets())", "await client.get("),
         ("await asyncio.create_task(asyncio.open_connection('127.0.0.1', 9))", "TASK"),
         ("await asyncio.gather(asyncio.to_thread(print))", "TASK"),
+        ("async with anyio.create_task_group() as group: group.start_soon(anyio.to_thread.run_sync, print)", "TASK"),
         ("async with anyio.create_task_group() as group: group.start_soon(anyio.connect_tcp, '127.0.0.1', 9)", "TASK"),
     ],
 )

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from hashlib import blake2b
+from threading import Thread
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
+
+from perdure.core.frames import line_of_body
+from perdure.errors import EffectOutsideStep
 
 if TYPE_CHECKING:
     from perdure.core.loop import BodyLoop
@@ -87,6 +91,14 @@ class BodyTask(asyncio.Task[Any]):
 
     def __hash__(self) -> int:
         return self._ordinal
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+        if isinstance(getattr(fn, "__self__", None), Thread):
+            # anyio's worker, before it is given its work: it would answer to a loop that takes nothing from threads,
+            # and the body would wait for ever.
+            fn(self)
+            raise EffectOutsideStep("a thread", self._own_loop.call_id, line_of_body())
+        super().add_done_callback(fn, context=context)
 
     def cancel(self, msg: Any | None = None) -> bool:
         if sys._getframe(1).f_code.co_name != DELIVERS:
