@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx
 from mcp_types import (
     AudioContent,
     CreateMessageResult,
@@ -19,6 +18,9 @@ from mcp_types import (
 
 from perdure.core.retry import TryAgain
 from perdure.errors import PerdureError
+
+if TYPE_CHECKING:
+    import httpx
 
 TOO_MANY_REQUESTS = 429
 
@@ -78,6 +80,8 @@ class OpenAISampler:
         }
         if temperature is not None:
             body["temperature"] = temperature
+        import httpx  # a fifth of a second, which servers without a model need not spend
+
         async with httpx.AsyncClient(timeout=self._timeout) as http:
             reply = await http.post(self._url, json=body, headers=self._headers())
         return _result(_checked(reply).json())

@@ -30,3 +30,9 @@ def test_step_is_the_decorator_and_not_the_module_of_that_name() -> None:
 def test_importing_perdure_imports_nothing_that_is_not_used_yet(unwanted: str) -> None:
     program = f"import sys, perdure; sys.exit({unwanted!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("unwanted", ["httpx", "rich", "typer"])
+def test_what_a_server_uses_imports_no_client_and_no_command_line(unwanted: str) -> None:
+    program = f"import sys; from perdure import DurableContext, DurableMCP, step; sys.exit({unwanted!r} in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
