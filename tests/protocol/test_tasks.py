@@ -244,6 +244,27 @@ async def test_a_task_is_kept_for_as_long_as_it_says_and_then_never_was() -> Non
 # --- cancelling -----------------------------------------------------------------------------------
 
 
+async def test_a_look_at_a_call_that_is_at_work_waits_a_moment_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.protocol.tasks.MOMENT", 30.0)
+    mcp = make()
+    async with Client(mcp, extensions=[Holding()]) as client:
+        task_id = await create(client, "wait")
+        await status_of(mcp, task_id, "waiting")
+        look = asyncio.create_task(get_task(client.session, task_id))
+        await mcp.calls.signal(task_id, go, "went")
+        assert (await look).status == "completed"
+
+
+async def test_a_look_at_a_call_that_has_ended_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.protocol.tasks.MOMENT", 1e6)
+    mcp = make()
+    async with Client(mcp, extensions=[Holding()]) as client:
+        task_id = await create(client, "wait")
+        await mcp.calls.cancel(task_id)
+        await status_of(mcp, task_id, "cancelled")
+        assert (await get_task(client.session, task_id)).status == "cancelled"
+
+
 async def test_cancelling_a_task_cancels_its_call() -> None:
     async with held() as (mcp, client):
         task = await create(client, "wait")

@@ -6,6 +6,7 @@ decided in `handoff`; what a task is, in `task_view`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -39,6 +40,10 @@ from perdure.protocol.task_view import (
 )
 
 TASKS = "io.modelcontextprotocol/tasks"
+
+MOMENT = 0.02
+"""Seconds that a look at a call at work waits for what comes. Most that are looked at right after they began end in it;
+and who looks again and again without a pause leaves the server time to work."""
 
 
 def takes_tasks(ctx: RequestContext) -> bool:
@@ -121,7 +126,7 @@ class Tasks(Extension):
         ]
 
     async def _get(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
-        view = await self._found(ctx, params)
+        view = await self._in_a_moment(await self._found(ctx, params))
         return {
             "resultType": "complete",
             **detailed_task(view, StatelessConversation(ctx).asks, now_of(self._reception.engine)),
@@ -141,6 +146,17 @@ class Tasks(Extension):
         with suppress(CallEnded):
             await self._reception.calls_for(ctx).cancel(view.id, reason="by its client")
         return {"resultType": "complete"}
+
+    async def _in_a_moment(self, view: CallView) -> CallView:
+        """What becomes of a call that is at work."""
+        if view.is_over or view.status == "stuck" or view.questions or view.wakes is not None:
+            return view
+        engine = self._reception.engine
+        with suppress(TimeoutError, CallNotFound):
+            async with asyncio.timeout(MOMENT):
+                await anext(engine.watch(view.id, view.version))
+            return await engine.get(view.id)
+        return view
 
     async def _found(self, ctx: RequestContext, params: TaskParams) -> CallView:
         require_client_extension(ctx, TASKS)
