@@ -86,6 +86,18 @@ async def test_who_reads_in_the_journal_that_a_call_asks_finds_it_asking(serve: 
             await end_of(engine, call)
 
 
+async def test_who_looks_after_an_answer_finds_nothing_asked(serve: Serve) -> None:
+    asks = body(asking)
+    async with serve(asks) as engine:
+        for _ in range(5):
+            call = (await engine.start(request_for(asks))).call_id
+            await seen(engine, call, has_questions)
+            await engine.deliver(call, Answer("approve", YES))
+            assert not (await engine.get(call)).questions
+            assert not (await anext(engine.watch(call))).questions
+            await end_of(engine, call)
+
+
 async def test_a_question_that_is_no_longer_shown_is_not_shown_again(tmp_path: Path) -> None:
     path, asks = tmp_path / "calls.sqlite", body(asking)
     engine, hints = Embedded(path), Hints(path)

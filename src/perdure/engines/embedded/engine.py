@@ -18,6 +18,7 @@ from perdure.core.call import PYTHON, new_call_id, new_seed
 from perdure.core.events import Event
 from perdure.engine import (
     Accepted,
+    Answer,
     CallFacts,
     CallView,
     Delivery,
@@ -347,6 +348,8 @@ class _Serving:
         delivered = await commit(self.journal, Deliver(call_id, delivery, self.clock.now()))
         told = delivered.parents if delivered.ended else (delivered, *delivered.parents)
         if self._worker is not None:
+            if isinstance(delivery, Answer) and (call := self._worker.live.get(call_id)) is not None:
+                call.look_at_questions_soon()  # whoever looks next need not be asked this
             self._worker.wake(told)
         else:
             for each in told:
