@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 from perdure.core.codec import recordable
 from perdure.core.commands import Level, NotifyChange, ReportProgress, SendLog, SetStatus
 from perdure.effects import Effects, Frame, Host, current_effects, running_frame
-from perdure.engine import Principal, QuestionAsk
+from perdure.engine import TIME_TO_LIVE, Principal, QuestionAsk
 from perdure.errors import Continued, InputUnavailable, NotRecordable, PerdureError
 from perdure.step import Step, step
 
@@ -305,8 +305,6 @@ class DurableContext(Generic[App]):
 
 def _within(timeout: timedelta | None) -> asyncio.Timeout:
     """The time that a question has."""
-    from perdure.question import TIME_TO_LIVE
-
     return asyncio.timeout((TIME_TO_LIVE if timeout is None else timeout).total_seconds())
 
 

@@ -44,6 +44,9 @@ class Principal:
 MACHINE = "machine"
 """The caller where no principal is known but the machine's own user asks: stdio, in memory, scripts."""
 
+TIME_TO_LIVE = timedelta(days=7)
+"""How long a question without a time-out waits for its answer."""
+
 NOBODY = ""
 """Among a view's callers: somebody without an identity asked, so whoever has the call's id may be the one."""
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from mcp.server.elicitation import (
     AcceptedElicitation,
@@ -38,9 +37,6 @@ from perdure.sampler import Sampler
 from perdure.step import Step, step
 
 M = TypeVar("M", bound=BaseModel)
-
-TIME_TO_LIVE: Final = timedelta(days=7)
-"""How long a question without a time-out waits for its answer."""
 
 MOST_REFUSED = 20
 """Answers in a row that do not fit, after which nobody is asked any more: a program may give the same one for ever."""

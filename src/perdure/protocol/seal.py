@@ -14,9 +14,9 @@ from pathlib import Path
 
 from mcp.server.request_state import AESGCMRequestStateCodec, RequestStateSecurity
 
+from perdure.engine import TIME_TO_LIVE
 from perdure.errors import StorageCorrupt
 from perdure.protocol.sdk import RequestContext
-from perdure.question import TIME_TO_LIVE
 
 SUFFIX = "-seal"
 
