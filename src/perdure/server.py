@@ -40,7 +40,6 @@ from perdure.protocol.callers import Doors
 from perdure.protocol.current_request import answering, request_of
 from perdure.protocol.entrances import Entrances
 from perdure.protocol.gateway import Gateway
-from perdure.protocol.handles import HandleTools, or_handle
 from perdure.protocol.handoff import Handoffs, refuse_task
 from perdure.protocol.legacy_tasks import LegacyTasks
 from perdure.protocol.lifetime import Life, Lifetime
@@ -180,6 +179,8 @@ class DurableMCP(Decorators[App]):
         if bus is not False:
             serve_listens(self, self._bus, max_listens)
         if handle_tools:
+            from perdure.protocol.handles import HandleTools  # its models are for servers that give handles
+
             HandleTools(self._reception).add_to(self)
 
     # --- lifetime ---
@@ -334,6 +335,8 @@ class DurableMCP(Decorators[App]):
             if durable is not None and durable.options.task != "forbidden":
                 tool.execution = ToolExecution(task_support=durable.options.task)
                 if tool.output_schema is not None and self._handoffs.may_give_handle(durable):
+                    from perdure.protocol.handles import or_handle
+
                     tool.output_schema = or_handle(tool.output_schema)
         return tools
 

@@ -12,7 +12,6 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.engine import Engine, QuestionKind
 from perdure.protocol import legacy_tasks
-from perdure.protocol.handles import handle_of
 from perdure.protocol.legacy_tasks import asks_for_task, no_task
 from perdure.protocol.replies import Handoff
 from perdure.protocol.sdk import RequestContext
@@ -57,6 +56,8 @@ class Handoffs:
         if takes_tasks(ctx):
             return Handoff(after, answerable, lambda view: created_task(view, now_of(self._engine())))
         if self._handles and after is not None:
+            from perdure.protocol.handles import handle_of  # its models are for servers that give handles
+
             return Handoff(after, self._answerable, handle_of)
         if durable.options.task == "required":
             raise _required(durable, ctx)
