@@ -197,6 +197,7 @@ def hear(event, args):
 
 if moment == "end":
     atexit.register(signal.raise_signal, signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ignores it around the tests
 sys.addaudithook(hear)
 main()
 """
