@@ -200,19 +200,23 @@ async def test_a_step_is_tried_again_until_it_succeeds_and_the_timeline_tells(se
         assert line.error == "ConnectionError: refused"
 
 
-async def test_the_timeline_tells_of_the_first_error_too_where_the_last_is_another(serve: Serve) -> None:
-    attempts: list[int] = []
+def failing_first(*errors: Exception) -> Function:
+    """A body with a step that raises each of these in turn, and then is there."""
+    left = list(errors)
 
     def flaky() -> str:
-        attempts.append(1)
-        if len(attempts) < 3:
-            raise ConnectionError(f"refused {len(attempts)}")
+        if left:
+            raise left.pop(0)
         return "there"
 
     async def asks(effects: Effects, _: None) -> str:
         return await step(effects, flaky, retry=AT_ONCE)
 
-    function = body(asks)
+    return body(asks)
+
+
+async def test_the_timeline_tells_of_the_first_error_too_where_the_last_is_another(serve: Serve) -> None:
+    function = failing_first(ConnectionError("refused 1"), ConnectionError("refused 2"))
     async with serve(function) as engine:
         view = await run(engine, function)
         [line] = [line for line in await engine.timeline(view.id) if line.kind == "step"]
@@ -234,18 +238,7 @@ class Mute(Exception):
     ids=["no UTF-8", "a zero", "no text"],
 )
 async def test_a_step_is_tried_again_whatever_its_error_says(serve: Serve, error: Exception, words: str) -> None:
-    attempts: list[int] = []
-
-    def flaky() -> str:
-        attempts.append(1)
-        if len(attempts) < 2:
-            raise error
-        return "there"
-
-    async def asks(effects: Effects, _: None) -> str:
-        return await step(effects, flaky, retry=AT_ONCE)
-
-    function = body(asks)
+    function = failing_first(error)
     async with serve(function) as engine:
         view = await run(engine, function)
         assert view.result == "there"

@@ -14,7 +14,7 @@ from perdure import DurableContext, DurableMCP
 from perdure.engine import Progress
 from perdure.protocol.conversation import Nobody
 from perdure.protocol.progress import EVERY, FIRST_AFTER, Pulse
-from perdure.protocol.replies import HandedOff
+from perdure.protocol.replies import HandedOff, Handoff
 from perdure.protocol.waiting import Waiting
 from perdure.testing import trial
 from perdure.testing.engine import TrialEngine
@@ -245,7 +245,7 @@ async def test_in_a_trial_a_request_is_handed_off_in_its_own_time(crashes: bool)
     async with trial_on(mcp, engine) as t:
         call = await t.start("long")
         await t.settle()
-        waiting = Waiting(Nobody(), handoff_after=timedelta(seconds=45))
+        waiting = Waiting(Nobody(), Handoff(timedelta(seconds=45), frozenset(), lambda view: view))
         async with asked(waiting.until_settled(engine, call.id)) as request:
             await t.settle()
             if crashes:

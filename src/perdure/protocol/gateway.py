@@ -29,7 +29,7 @@ from mcp_types import INVALID_PARAMS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from perdure.core.commands import NotifyChange
-from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, QuestionKind, Request, WholeStep
+from perdure.engine import Accepted, CallView, Cancel, Engine, Notice, Request, WholeStep
 from perdure.errors import CallEnded, CallerUnknown, CallNotFound
 from perdure.protocol.answer import failure_of
 from perdure.protocol.callers import Caller
@@ -53,8 +53,6 @@ CALL_ID = "io.perdure/callId"
 """In the `data` of an error about a call."""
 
 RESTARTING = -32000
-
-NO_KINDS = frozenset[QuestionKind]()
 
 UNHEARD = 256
 """Calls whose first words are kept while it is not known yet which requests started them."""
@@ -114,11 +112,10 @@ class Gateway:
         caller = self._caller_of(ctx)
         conversation = told_by(ctx, durable)
         brought = brought_by(ctx, durable)
-        handoff_after, answerable = (None, NO_KINDS) if handoff is None else (handoff.after, handoff.answerable)
-        asks = conversation.asks | answerable
+        asks = conversation.asks if handoff is None else conversation.asks | handoff.answerable
         request = replace(self._request(durable, arguments, caller, ctx), asks=asks, resumes=brought.call_id)
         with _programs_exchange() if ctx is None else exchange(ctx) as wire:
-            waiting = Waiting(conversation, handoff_after, answerable - conversation.asks)
+            waiting = Waiting(conversation, handoff)
             seat = Seat(request, durable, caller, ctx and request_ref(ctx), waiting)
             reply = await self._wait(seat, wire, brought)
         if isinstance(reply, Finished) and reply.view.outcome is None:

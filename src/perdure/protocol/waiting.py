@@ -15,22 +15,17 @@ from perdure.engine import CallView, Engine, Question, QuestionKind
 from perdure.protocol.asking import Asking
 from perdure.protocol.conversation import Conversation
 from perdure.protocol.progress import Pulse
-from perdure.protocol.replies import Finished, HandedOff, NeedsInput, Reply
+from perdure.protocol.replies import Finished, HandedOff, Handoff, NeedsInput, Reply
 
 
 class Waiting:
-    """`handoff_after`: how long it waits at most, if there is another way to the answer, and `answerable` what can be
-    answered on that way though not by this client."""
+    """`handoff`: another way to the answer, if there is one."""
 
-    def __init__(
-        self,
-        conversation: Conversation,
-        handoff_after: timedelta | None = None,
-        answerable: Collection[QuestionKind] = (),
-    ) -> None:
+    def __init__(self, conversation: Conversation, handoff: Handoff | None = None) -> None:
         self._conversation = conversation
-        self._answerable = answerable
-        self._handoff_after = handoff_after
+        self._handoff_after = None if handoff is None else handoff.after
+        self._answerable = frozenset[QuestionKind]() if handoff is None else handoff.answerable - conversation.asks
+        """What can be answered on that way, though not by this client."""
         self._asking: dict[str, Asking] = {}
         self._news: list[SendLog | NotifyChange] = []
         self._stop: Exception | None = None
